@@ -1,0 +1,31 @@
+"""What the networks hand to the rules: bone as it was before cement, and cement on the scan's own grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sacroleak.core.errors import GeometryError
+from sacroleak.core.volume import LabelMap, Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segmentation:
+    """One scan after both passes.
+
+    `anatomy`: Structure 0-5 as if no cement were there, on the working grid (1 mm, axes along +L +P +S).
+    `cement`: bool, every cement voxel near the sacrum, on a crop of the scan's own grid (any orientation).
+    `ct`: HU on exactly the grid of `cement`. `start`: index of the crop's first voxel in the whole scan.
+    `sacrum_coverage`: share of the sacrum's length that the scan shows, 0 to 1.
+    """
+
+    anatomy: LabelMap
+    cement: LabelMap
+    ct: Volume
+    start: tuple[int, int, int]
+    metal_ml: float
+    sacrum_coverage: float
+
+    def __post_init__(self) -> None:
+        self.ct.geometry.require_same_grid(self.cement.geometry, "cement and CT")
+        if (self.anatomy.geometry.affine[:3, :3] <= -1e-6).any():
+            raise GeometryError("anatomy: the working grid must run along +L, +P, +S")

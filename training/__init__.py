@@ -1,0 +1,1 @@
+"""One file per pipeline stage, from simulated anatomy to a released model."""

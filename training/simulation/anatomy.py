@@ -1,0 +1,77 @@
+"""One interface for every source of anatomy: signed distance fields in the patient's frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sacroleak.core.errors import InputError
+from sacroleak.core.geometry import Geometry, Points
+
+STEP_MM = 0.1
+"""One int8 step of a distance field; the range is then +-12.7 mm, enough for cortex, partial volume and warping."""
+
+FIELD_NAMES = ("sacrum", "canal", "hip_left", "hip_right", "l5", "l4", "disc", "femur_left", "femur_right", "coccyx")
+"""Structures an anatomy may carry. `sacrum`, `canal`, both hips and `l5` are required."""
+
+REQUIRED = ("sacrum", "canal", "hip_left", "hip_right", "l5")
+
+DistanceField = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Anatomy:
+    """Bones of one pelvis as it was before tumour, needle and cement.
+
+    `fields`: name -> int8 signed distance, negative inside, STEP_MM a step, clipped at +-12.7 mm, on `geometry`
+    (axes along +L +P +S, about 2 mm). Fields do not overlap: where one is negative the others are not
+    (canal is not sacrum, disc is neither L5 nor sacrum).
+    `landmarks`: name -> (n, 3) LPS mm. `canal_centreline` runs from L5/S1 down; `anterior_foramina_left` and
+    `anterior_foramina_right` hold S1, S2, ... from above, where each opens on the pelvic surface.
+    """
+
+    name: str
+    source: str
+    geometry: Geometry
+    fields: Mapping[str, DistanceField]
+    landmarks: Mapping[str, Points] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        missing = [name for name in REQUIRED if name not in self.fields]
+        if missing:
+            raise InputError(f"anatomy {self.name}: fields missing: {', '.join(missing)}")
+        for name, values in self.fields.items():
+            if name not in FIELD_NAMES:
+                raise InputError(f"anatomy {self.name}: unknown field {name}")
+            if values.shape != self.geometry.shape or values.dtype != np.int8:
+                raise InputError(f"anatomy {self.name}: field {name} is {values.dtype}{values.shape}, wanted int8 "
+                                 f"{self.geometry.shape}")
+
+    def save(self, path: Path) -> None:
+        """Write to an .npz (whole or not at all)."""
+        temporary = path.with_suffix(".part.npz")
+        np.savez_compressed(
+            temporary, name=self.name, source=self.source, affine=self.geometry.affine,
+            **{f"field_{k}": v for k, v in self.fields.items()},
+            **{f"landmark_{k}": v for k, v in self.landmarks.items()},
+        )  # type: ignore[arg-type]
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Anatomy:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as data:
+            fields = {k.removeprefix("field_"): data[k] for k in data.files if k.startswith("field_")}
+            marks = {k.removeprefix("landmark_"): data[k] for k in data.files if k.startswith("landmark_")}
+            shape = next(iter(fields.values())).shape
+            return cls(name=str(data["name"]), source=str(data["source"]), fields=fields, landmarks=marks,
+                       geometry=Geometry(affine=data["affine"], shape=shape))
+
+
+def to_steps(distance_mm: npt.ArrayLike) -> DistanceField:
+    """Signed distance in mm to int8 steps, clipped."""
+    return np.clip(np.rint(np.asarray(distance_mm) / STEP_MM), -127, 127).astype(np.int8)
