@@ -1,0 +1,134 @@
+"""An anatomy placed on a grid: turned, stretched, bent, mirrored, and read out as distances in mm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sacroleak.core.geometry import Geometry, Points
+from sacroleak.training.simulation.anatomy import STEP_MM, Anatomy
+from sacroleak.training.simulation.noise import smooth_noise
+
+Field = npt.NDArray[np.float32]
+FAR_MM = 12.7
+
+MIRRORED = {"hip_left": "hip_right", "hip_right": "hip_left", "femur_left": "femur_right",
+            "femur_right": "femur_left"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Warp:
+    """Patient to scene. `matrix`: (3, 3) from scene mm to anatomy mm; `bend_mm`: scene-wide displacement or 0."""
+
+    matrix: Points
+    focus_mm: Points
+    mirrored: bool
+    bend_mm: float
+    bend_cells_mm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """Signed distances in mm on `geometry` (axes +L +P +S), negative inside, +FAR_MM where unknown."""
+
+    geometry: Geometry
+    distance: Mapping[str, Field]
+    mirrored: bool = False
+
+    @property
+    def axes(self) -> tuple[Points, Points, Points]:
+        """LPS mm along each axis; three vectors."""
+        g = self.geometry
+        x, y, z = (g.affine[a, 3] + g.affine[a, a] * np.arange(g.shape[a]) for a in range(3))
+        return x, y, z
+
+    def at(self, name: str, points_lps: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Distance of one structure at (n, 3) LPS mm, nearest voxel; (n,)."""
+        index = np.rint(self.geometry.to_index(points_lps)).astype(int)
+        index = np.clip(index, 0, np.array(self.geometry.shape) - 1)
+        return self.distance[name][index[..., 0], index[..., 1], index[..., 2]].astype(np.float64)
+
+
+def sacrum_centre_mm(anatomy: Anatomy) -> Points:
+    """Middle of the sacrum's bounding box, LPS mm; (3,)."""
+    inside = np.argwhere(anatomy.fields["sacrum"] < 0)
+    return anatomy.geometry.to_lps((inside.min(axis=0) + inside.max(axis=0)) / 2)
+
+
+def still(anatomy: Anatomy) -> Warp:
+    """The patient as he is."""
+    return Warp(matrix=np.eye(3), focus_mm=sacrum_centre_mm(anatomy), mirrored=False, bend_mm=0.0, bend_cells_mm=60.0)
+
+
+def draw_warp(rng: np.random.Generator, anatomy: Anatomy, *, strength: float = 1.0) -> Warp:
+    """A random patient from a known one: turned up to about 20 degrees, 15 % larger or smaller, bent by millimetres."""
+    angles = np.radians(rng.normal(0, 9, size=3)) * strength
+    scale = np.exp(rng.normal(0, 0.07, size=3) * strength + rng.normal(0, 0.07) * strength)
+    return Warp(matrix=_rotation(angles) @ np.diag(1 / scale), focus_mm=sacrum_centre_mm(anatomy),
+                mirrored=bool(rng.random() < 0.5), bend_mm=float(rng.uniform(0, 4.0)) * strength,
+                bend_cells_mm=float(rng.uniform(30, 80)))
+
+
+def place(anatomy: Anatomy, geometry: Geometry, warp: Warp, rng: np.random.Generator) -> Scene:
+    """Read the anatomy out on `geometry`, whose point (0, 0, 0) mm lies at the warp's focus."""
+    points = _source_points(geometry, warp, rng)
+    index = (points - anatomy.geometry.affine[:3, 3]) / anatomy.geometry.spacing_mm.astype(np.float32)
+    names = list(anatomy.fields)
+    packed = np.stack([anatomy.fields[name] for name in names], axis=-1)
+    values = _trilinear(packed, index.astype(np.float32))
+    stretch = float(np.cbrt(abs(np.linalg.det(warp.matrix))))
+    distance: dict[str, Field] = {}
+    for n, name in enumerate(names):
+        target = MIRRORED.get(name, name) if warp.mirrored else name
+        distance[target] = np.ascontiguousarray(values[:, n].reshape(geometry.shape)) * np.float32(STEP_MM / stretch)
+    return Scene(geometry=geometry, distance=distance, mirrored=warp.mirrored)
+
+
+def _source_points(geometry: Geometry, warp: Warp, rng: np.random.Generator) -> Field:
+    axes = [(geometry.affine[a, 3] + geometry.affine[a, a] * np.arange(geometry.shape[a])).astype(np.float32)
+            for a in range(3)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    if warp.bend_mm > 0:
+        cells = warp.bend_cells_mm / float(geometry.spacing_mm.min())
+        for a in range(3):
+            points[..., a] += np.float32(warp.bend_mm) * smooth_noise(rng, geometry.shape, cells)
+    if warp.mirrored:
+        points[..., 0] *= -1
+    flat: Field = points.reshape(-1, 3) @ warp.matrix.T.astype(np.float32)
+    flat += warp.focus_mm.astype(np.float32)
+    return flat
+
+
+def _trilinear(packed: npt.NDArray[np.int8], index: Field) -> Field:
+    """Channel-last field (i, j, k, c) at (n, 3) fractional indices; (n, c), far beyond the edge."""
+    shape = np.array(packed.shape[:3])
+    outside = ((index < 0) | (index > shape - 1)).any(axis=1)
+    low = np.clip(np.floor(index), 0, shape - 2).astype(np.int32)
+    part = np.clip(index - low, 0, 1)
+    flat = packed.reshape(-1, packed.shape[3])
+    strides = np.array([shape[1] * shape[2], shape[2], 1], dtype=np.int32)
+    base = low @ strides
+    out = np.zeros((index.shape[0], packed.shape[3]), dtype=np.float32)
+    for corner in range(8):
+        bits = (corner >> 2 & 1, corner >> 1 & 1, corner & 1)
+        weight = np.ones(index.shape[0], dtype=np.float32)
+        for a, bit in enumerate(bits):
+            weight *= part[:, a] if bit else 1 - part[:, a]
+        out += flat[base + int(np.dot(bits, strides))] * weight[:, None]
+    out[outside] = 127
+    return out
+
+
+def _rotation(angles: npt.NDArray[np.float64]) -> Points:
+    """Turn about L, P, S by three angles in radians; (3, 3)."""
+    result = np.eye(3)
+    for axis, angle in enumerate(angles):
+        c, s = np.cos(angle), np.sin(angle)
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[a, a], turn[a, b], turn[b, a], turn[b, b] = c, -s, s, c
+        result = result @ turn
+    return result
