@@ -1,0 +1,55 @@
+# Two commands for a fresh clone: `make demo` (scores six made-up scans) and `make test` (everything CI checks).
+# PYTHON=python3.12 make test   uses another interpreter; pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS ...) hold.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+.PHONY: demo test lint check bench train evaluate release clean help
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.scoring  ## make six scans, score them, show truth against result (OUT=demo)
+	$(BIN)/sacroleak demo --out $(OUT)
+	@echo "Open $(OUT)/index.html in a browser: the six scans, with pictures and findings."
+
+test: lint  ## everything CI checks: style, types, import rule, tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev  ## style, types and the import rule, without the tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## remove what this file built; artifacts/ and models/released/ stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf demo
+
+# A stamp is newer than the files that decide what is installed, so a second run installs nothing.
+$(VENV)/.scoring: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev])
+	@touch $(VENV)/.scoring $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sacroleak needs Python 3.11 or newer, %s is %d.%d: \
+	set PYTHON=python3.11 (or newer)" % (sys.executable, *sys.version_info[:2]))'
+	$(PYTHON) -m venv $(VENV)
+
+# uv installs in seconds what takes pip minutes, but reads none of pip's settings: hand over those that decide where
+# packages come from, and fall back to pip when uv cannot find them.
+define install
+	@if command -v uv >/dev/null 2>&1 && \
+	  env $${PIP_FIND_LINKS:+"UV_FIND_LINKS=$$PIP_FIND_LINKS"} $${PIP_INDEX_URL:+"UV_DEFAULT_INDEX=$$PIP_INDEX_URL"} \
+	  $${PIP_EXTRA_INDEX_URL:+"UV_INDEX=$$PIP_EXTRA_INDEX_URL"} $${PIP_CERT:+"SSL_CERT_FILE=$$PIP_CERT"} \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '$(1)'; \
+	then echo "Installed $(1) with uv."; \
+	else echo "Installing $(1) with pip; this takes a few minutes the first time." && \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '$(1)'; fi
+endef
