@@ -1,0 +1,98 @@
+"""The pinned versions fit what pyproject.toml asks for, and nothing names one machine or one package server."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+# Assembled here so that this file does not find itself.
+MACHINE = ["/" + "work/", "/" + "root/", "/" + "opt/", "pypi" + ".org/simple", "files.pythonhosted" + ".org"]
+
+
+def pins_in(text: str) -> dict[str, Version]:
+    """Name (canonical) to version of each line `name==version`. Anything else on a line is an error."""
+    pins = {}
+    for line in filter(None, (line.partition("#")[0].strip() for line in text.splitlines())):
+        found = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)", line)
+        assert found, f"wanted name==version, got {line!r}"
+        pins[canonicalize_name(found[1])] = Version(found[2])
+    return pins
+
+
+def declared(repository: Path) -> list[Requirement]:
+    """All requirements of pyproject.toml, extras and build system included, our own name left out."""
+    settings = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    project = settings["project"]
+    lines = [*project["dependencies"], *settings["build-system"]["requires"]]
+    for extra in project["optional-dependencies"].values():
+        lines += extra
+    return [requirement for requirement in map(Requirement, lines) if requirement.name != "sacroleak"]
+
+
+@pytest.fixture(scope="module")
+def pins(repository: Path) -> dict[str, Version]:
+    return pins_in((repository / "constraints.txt").read_text(encoding="utf-8"))
+
+
+def test_each_requirement_has_a_pin_that_satisfies_it(repository: Path, pins: dict[str, Version]) -> None:
+    for requirement in declared(repository):
+        assert canonicalize_name(requirement.name) in pins, requirement
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_pyproject_pins_nothing(repository: Path) -> None:
+    assert [str(r) for r in declared(repository) if any(s.operator in {"==", "===", "~="} for s in r.specifier)] == []
+
+
+def test_what_is_installed_is_what_is_pinned(repository: Path, pins: dict[str, Version]) -> None:
+    """Results are reported for these versions; a local build label such as +cpu is the same version."""
+    for requirement in declared(repository):
+        pin = pins[canonicalize_name(requirement.name)]
+        assert Version(Version(metadata.version(requirement.name)).public) == pin, requirement.name
+
+
+def test_everything_that_comes_along_is_pinned_too(repository: Path, pins: dict[str, Version]) -> None:
+    """Follow the requirements of requirements, as they apply to this interpreter and platform."""
+    seen: set[str] = set()
+    waiting = [canonicalize_name(requirement.name) for requirement in declared(repository)]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(requirement.name))
+    # PyTorch's build for NVIDIA cards brings its own exactly pinned libraries, which the CPU build does not have.
+    unpinned = {name for name in seen - set(pins) if not name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert unpinned == set()
+
+
+def test_no_gpl_decoder_is_required(repository: Path) -> None:
+    assert "pylibjpeg-libjpeg" not in {canonicalize_name(r.name) for r in declared(repository)}
+
+
+def test_no_committed_file_names_one_machine(repository: Path) -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listing.stdout.split("\0")):
+        path = repository / name
+        if path.is_symlink() or not path.is_file() or path.suffix in {".onnx", ".png", ".npz", ".safetensors"}:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert not [place for place in MACHINE if place in text], name
+
+
+@pytest.mark.parametrize("line", ["torch==2.13.0+cpu", "numpy>=2", "numpy", "-e .", "numpy @ file:///tmp/x.whl"])
+def test_a_line_that_is_no_plain_pin_is_refused(line: str) -> None:
+    with pytest.raises(AssertionError, match="wanted name==version"):
+        pins_in(line)
