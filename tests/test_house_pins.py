@@ -68,9 +68,8 @@ def test_everything_that_comes_along_is_pinned_too(repository: Path, pins: dict[
         if name in seen:
             continue
         seen.add(name)
-        for requirement in map(Requirement, metadata.requires(name) or []):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(canonicalize_name(requirement.name))
+        waiting += [canonicalize_name(requirement.name) for requirement in map(Requirement, metadata.requires(name) or [])
+                    if requirement.marker is None or requirement.marker.evaluate({"extra": ""})]
     # PyTorch's build for NVIDIA cards brings its own exactly pinned libraries, which the CPU build does not have.
     unpinned = {name for name in seen - set(pins) if not name.startswith(("nvidia-", "cuda-", "triton"))}
     assert unpinned == set()
