@@ -27,3 +27,11 @@ class ConfigError(InputError):
 
 class ModelError(SacroleakError):
     """A model bundle is missing, damaged, or does not fit this version."""
+
+
+class NotAssessableError(SacroleakError):
+    """The scan is a fair CT, but it does not show what an answer needs. `reasons` are sentences for a reader."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons: tuple[str, ...] = reasons
