@@ -1,0 +1,199 @@
+"""The header of one DICOM file, read once, as a plain value: what choosing, ordering and decoding a series need."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydicom import config, dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from sacroleak.core.errors import SeriesError
+
+Triple = tuple[float, float, float]
+Numbers = tuple[float, ...]
+
+DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+"""Media Storage Directory: a table of contents, not an image (DICOM PS3.4 B.5)."""
+
+_KEYWORDS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "ImageType", "SeriesNumber", "BodyPartExamined", "ContrastBolusAgent", "AcquisitionDateTime", "AcquisitionDate",
+    "AcquisitionTime", "MultienergyCTAcquisition", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_DATA = (0x7FE0, 0x0010)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFormat:
+    """How one slice's pixels are stored; slices of one series must agree in all of it."""
+
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceHeader:
+    """One DICOM object. Places are LPS mm; a value the file lacks, or that is no number, is None or "".
+
+    `pixel_spacing_mm` is (between rows, between columns) as in the file. `pixel_offset` and `pixel_length` are bytes
+    of the value of Pixel Data in the file; the length is None when the pixels are compressed. `acquired` is the
+    acquisition date and time as sortable digits, or "".
+    """
+
+    path: Path
+    transfer_syntax: str
+    sop_class: str
+    sop_uid: str
+    study_uid: str
+    series_uid: str
+    series_number: int
+    frame_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    body_part: str
+    contrast: bool
+    multi_energy: bool
+    acquired: str
+    position_lps_mm: Triple | None
+    orientation: Numbers | None
+    pixel_spacing_mm: Numbers | None
+    slope: float | None
+    intercept: float | None
+    rescale_type: str
+    pixels: PixelFormat
+    pixel_offset: int | None
+    pixel_length: int | None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom silent: its warnings and log lines quote header values, which may be patient text."""
+    logger = logging.getLogger("pydicom")
+    before = (logger.disabled, config.settings.reading_validation_mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.disabled, config.settings.reading_validation_mode = True, config.IGNORE
+        try:
+            yield
+        finally:
+            logger.disabled, config.settings.reading_validation_mode = before
+
+
+def read_header(path: Path) -> SliceHeader | None:
+    """The header of `path`, or None if it is no DICOM object that could be part of a series.
+
+    Raises SeriesError if the file begins as DICOM and cannot be read on. Call it under `quiet()`.
+    """
+    with path.open("rb") as stream:
+        if not _looks_like_dicom(stream):
+            return None
+        try:
+            data = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS))
+            syntax = str(data.file_meta.get("TransferSyntaxUID", "")) or ImplicitVRLittleEndian
+            if data.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
+                return None
+            offset, length = _pixel_element(stream, syntax)
+            return _header(path, data, syntax, offset, length)
+        except Exception:  # damaged files make pydicom raise nearly every built-in error, often quoting the content
+            raise SeriesError("a DICOM file is damaged or cut short: its header cannot be read") from None
+
+
+def _looks_like_dicom(stream: BinaryIO) -> bool:
+    """`DICM` after the preamble, or (older exports without one) an element of group 0008 first."""
+    head = stream.read(132)
+    stream.seek(0)
+    return head[128:] == b"DICM" or (head[:2] == b"\x08\x00" and len(head) == 132 and head[3] == 0)
+
+
+def _pixel_element(stream: BinaryIO, syntax: str) -> tuple[int | None, int | None]:
+    """Offset and length of the value of Pixel Data, which `stream` stands before; (None, None) without one."""
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return 0, None  # lies inside the deflated part; the decoder finds it
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    head = stream.read(8)
+    if len(head) < 8 or struct.unpack(f"{order}HH", head[:4]) != _PIXEL_DATA:
+        return None, None
+    explicit = head[4:6] in (b"OW", b"OB")
+    length = struct.unpack(f"{order}I", stream.read(4) if explicit else head[4:])[0]
+    return stream.tell(), None if length == _UNDEFINED_LENGTH else int(length)
+
+
+def _header(path: Path, data: Dataset, syntax: str, offset: int | None, length: int | None) -> SliceHeader:
+    series = _text(data, "SeriesInstanceUID")
+    sop = _text(data, "SOPInstanceUID")
+    if not series or not sop:
+        raise SeriesError("no series or instance UID")
+    position = _numbers(data, "ImagePositionPatient", 3)
+    acquired = _text(data, "AcquisitionDateTime") or _text(data, "AcquisitionDate") + _text(data, "AcquisitionTime")
+    return SliceHeader(
+        path=path, transfer_syntax=UID(syntax), sop_class=_text(data, "SOPClassUID"), sop_uid=sop, series_uid=series,
+        study_uid=_text(data, "StudyInstanceUID") or series, series_number=_whole(data, "SeriesNumber"),
+        frame_uid=_text(data, "FrameOfReferenceUID"), modality=_text(data, "Modality").upper(),
+        image_type=_words(data.get("ImageType")), body_part=_text(data, "BodyPartExamined").upper(),
+        contrast=bool(_text(data, "ContrastBolusAgent")), acquired=acquired[:14],
+        multi_energy=_text(data, "MultienergyCTAcquisition").upper() == "YES",
+        position_lps_mm=None if position is None else (position[0], position[1], position[2]),
+        orientation=_numbers(data, "ImageOrientationPatient", 6), pixel_spacing_mm=_numbers(data, "PixelSpacing", 2),
+        slope=_number(data, "RescaleSlope"), intercept=_number(data, "RescaleIntercept"),
+        rescale_type=_text(data, "RescaleType").upper(), pixels=_pixel_format(data),
+        pixel_offset=offset, pixel_length=length,
+    )  # fmt: skip
+
+
+def _pixel_format(data: Dataset) -> PixelFormat:
+    stored = _whole(data, "BitsStored")
+    return PixelFormat(
+        rows=_whole(data, "Rows"), columns=_whole(data, "Columns"), samples=_whole(data, "SamplesPerPixel", 1),
+        photometric=_text(data, "PhotometricInterpretation").upper(), bits_allocated=_whole(data, "BitsAllocated"),
+        bits_stored=stored, high_bit=_whole(data, "HighBit", stored - 1),
+        signed=_whole(data, "PixelRepresentation") == 1, frames=_whole(data, "NumberOfFrames", 1),
+    )  # fmt: skip
+
+
+def _text(data: Dataset, keyword: str) -> str:
+    value = data.get(keyword)
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    parts = [] if value is None else [value] if isinstance(value, str) else list(value)
+    return tuple(str(part).strip().upper() for part in parts)
+
+
+def _whole(data: Dataset, keyword: str, default: int = 0) -> int:
+    value = _number(data, keyword)
+    return default if value is None else int(value)
+
+
+def _number(data: Dataset, keyword: str) -> float | None:
+    numbers = _numbers(data, keyword, 1)
+    return None if numbers is None else numbers[0]
+
+
+def _numbers(data: Dataset, keyword: str, count: int) -> Numbers | None:
+    """`count` finite numbers, or None if the element is missing, of another length, or not numeric."""
+    try:
+        value = data.get(keyword)
+        parts = [value] if count == 1 else list(value)
+        numbers = tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(abs(n) < 1e9 for n in numbers) else None
