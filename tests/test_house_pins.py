@@ -19,7 +19,7 @@ MACHINE = ["/" + "work/", "/" + "root/", "/" + "opt/", "pypi" + ".org/simple", "
 
 def pins_in(text: str) -> dict[str, Version]:
     """Name (canonical) to version of each line `name==version`. Anything else on a line is an error."""
-    pins = {}
+    pins: dict[str, Version] = {}
     for line in filter(None, (line.partition("#")[0].strip() for line in text.splitlines())):
         found = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)", line)
         assert found, f"wanted name==version, got {line!r}"
@@ -68,8 +68,8 @@ def test_everything_that_comes_along_is_pinned_too(repository: Path, pins: dict[
         if name in seen:
             continue
         seen.add(name)
-        waiting += [canonicalize_name(requirement.name) for requirement in map(Requirement, metadata.requires(name) or [])
-                    if requirement.marker is None or requirement.marker.evaluate({"extra": ""})]
+        waiting += [canonicalize_name(r.name) for r in map(Requirement, metadata.requires(name) or [])
+                    if r.marker is None or r.marker.evaluate({"extra": ""})]
     # PyTorch's build for NVIDIA cards brings its own exactly pinned libraries, which the CPU build does not have.
     unpinned = {name for name in seen - set(pins) if not name.startswith(("nvidia-", "cuda-", "triton"))}
     assert unpinned == set()
