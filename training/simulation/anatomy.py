@@ -53,12 +53,12 @@ class Anatomy:
 
     def save(self, path: Path) -> None:
         """Write to an .npz (whole or not at all)."""
-        temporary = path.with_suffix(".part.npz")
-        np.savez_compressed(
-            temporary, name=self.name, source=self.source, affine=self.geometry.affine,
-            **{f"field_{k}": v for k, v in self.fields.items()},
-            **{f"landmark_{k}": v for k, v in self.landmarks.items()},
-        )  # type: ignore[arg-type]
+        temporary = path.with_suffix(".part")
+        fields = {f"field_{name}": values for name, values in self.fields.items()}
+        marks = {f"landmark_{name}": points for name, points in self.landmarks.items()}
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, name=np.array(self.name), source=np.array(self.source),
+                                affine=self.geometry.affine, **fields, **marks)
         temporary.replace(path)
 
     @classmethod

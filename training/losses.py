@@ -1,0 +1,40 @@
+"""What the network is asked for: every structure counts, small ones too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sacroleak.models.segmenter import ANATOMY_CHANNELS
+
+CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
+"""Cross-entropy weights, background to L5; the canal is small and decides the epidural site."""
+CEMENT_POSITIVE_WEIGHT = 4.0
+"""A missed thin leak costs more than a thick one drawn too thick."""
+
+
+def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
+    """Logits (n, 8, i, j, k), anatomy (n, i, j, k), cement and metal (n, 2, i, j, k); a scalar."""
+    logits = logits.float()
+    weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
+    anatomy = anatomy.long()
+    entropy = F.cross_entropy(logits[:, :ANATOMY_CHANNELS], anatomy, weight=weights)
+    probability = torch.softmax(logits[:, :ANATOMY_CHANNELS], dim=1)
+    truth = F.one_hot(anatomy, ANATOMY_CHANNELS).movedim(-1, 1).to(probability.dtype)
+    bones = _dice_loss(probability[:, 1:], truth[:, 1:])
+    dense = dense.float()
+    positive = torch.full((1, 2, 1, 1, 1), CEMENT_POSITIVE_WEIGHT, device=logits.device)
+    binary = F.binary_cross_entropy_with_logits(logits[:, ANATOMY_CHANNELS:], dense, pos_weight=positive)
+    solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]), dense)
+    return entropy + bones + 4.0 * binary + 0.5 * solid
+
+
+def _dice_loss(probability: Tensor, truth: Tensor) -> Tensor:
+    """Mean of 1 - Dice over the structures that are there; (n, c, i, j, k) each. Absent ones are left to the entropy."""
+    axes = (2, 3, 4)
+    overlap = (probability * truth).sum(axes)
+    size = (probability + truth).sum(axes)
+    there = (truth.sum(axes) > 0).float()
+    dice = (2 * overlap + 1) / (size + 1)
+    return ((1 - dice) * there).sum() / there.sum().clamp(min=1)

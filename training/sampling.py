@@ -1,0 +1,72 @@
+"""Endless labelled patches, made on the fly by worker processes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from sacroleak.core.errors import ConfigError
+from sacroleak.models.intensity import to_channels
+from sacroleak.models.segmenter import NetworkSpec
+from sacroleak.training.simulation.anatomy import Anatomy
+from sacroleak.training.simulation.case import Case, centred_grid, draw_case
+from sacroleak.training.simulation.scene import draw_warp, place
+
+Sample = tuple[Tensor, Tensor, Tensor]
+
+
+def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
+    """Files of `folder` whose row in the manifest says `split`. Raises ConfigError for a file without a row."""
+    with manifest.open(newline="") as rows:
+        splits = {row["anatomy"]: row["split"] for row in csv.DictReader(rows)}
+    files = sorted(folder.glob("*.npz"))
+    unknown = [f.stem for f in files if f.stem not in splits]
+    if unknown:
+        raise ConfigError(f"{manifest.name}: no row for {', '.join(unknown[:3])}; every anatomy needs a split")
+    chosen = [f for f in files if splits[f.stem] == split]
+    if not chosen:
+        raise ConfigError(f"{folder}: no anatomy of split {split}; run the prepare stage first")
+    return chosen
+
+
+def random_case(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Case:
+    """One randomised case on the network's own grid, the sacrum somewhere near its middle."""
+    wild = bool(rng.random() < 0.5)
+    reach = np.array([18.0, 18.0, 25.0]) * (1.0 if spec.name == "fine" else 3.5)
+    size = tuple(n * spec.spacing_mm for n in spec.patch)
+    grid = centred_grid(size, (spec.spacing_mm,) * 3, rng.uniform(-reach, reach))  # type: ignore[arg-type]
+    scene = place(anatomy, grid, draw_warp(rng, anatomy), rng)
+    return draw_case(rng, scene, wild=wild)
+
+
+def to_sample(case: Case) -> Sample:
+    """Channels (2, i, j, k) bfloat16, anatomy (i, j, k) uint8, cement and metal (2, i, j, k) uint8."""
+    channels = torch.from_numpy(to_channels(case.ct.hu)).to(torch.bfloat16)
+    dense = np.stack([case.cement.labels, case.metal.labels]).astype(np.uint8)
+    return channels, torch.from_numpy(case.anatomy.labels), torch.from_numpy(dense)
+
+
+class SyntheticPatches(IterableDataset[Sample]):
+    """Sample n depends on `seed` and n alone, whatever the number of workers, so that a resumed run goes on exactly."""
+
+    def __init__(self, files: list[Path], spec: NetworkSpec, *, seed: int, start: int) -> None:
+        super().__init__()
+        self.files, self.spec, self.seed, self.start = files, spec, seed, start
+
+    def __iter__(self) -> Iterator[Sample]:
+        """From sample `start` on, this worker's share."""
+        torch.set_num_threads(1)
+        worker = get_worker_info()
+        step, number = (worker.num_workers, self.start + worker.id) if worker else (1, self.start)
+        anatomies = [Anatomy.load(f) for f in self.files]
+        while True:
+            rng = np.random.default_rng((self.seed, number))
+            anatomy = anatomies[int(rng.integers(len(anatomies)))]
+            yield to_sample(random_case(rng, anatomy, self.spec))
+            number += step

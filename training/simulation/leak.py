@@ -1,0 +1,269 @@
+"""Cement where it should not be: one mechanism for each way out of the bone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from sacroleak.core.geometry import Points
+from sacroleak.core.structures import Site
+from sacroleak.training.simulation.cement import NEEDLE_RADIUS_MM
+from sacroleak.training.simulation.noise import smooth_noise
+from sacroleak.training.simulation.scene import Field, Scene
+from sacroleak.training.simulation.shapes import add_ball, add_tube, empty, gradient_at, roughen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LeakBody:
+    """One leak before it is cut at the bone: its way out, `site` by mechanism, and its signed distance in mm."""
+
+    site: Site
+    mechanism: str
+    distance: Field
+
+
+Mechanism = Callable[[np.random.Generator, Scene, Points], LeakBody | None]
+
+
+def vein(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """A sacral vein: leaves through the anterior cortex or a foramen, then winds along the pelvic surface."""
+    start = _anterior_point(rng, scene, tip, reach_mm=35)
+    if start is None:
+        return None
+    radius = float(rng.uniform(0.6, 2.0))
+    smooth = _smooth_surface(scene)
+    body = empty(scene)
+    stem = _course(rng, scene, smooth, start, radius, float(rng.uniform(12, 55)))
+    if len(stem) < 4:
+        return None
+    add_tube(body, scene, stem, radius * rng.uniform(0.7, 1.2, size=len(stem)))
+    for _ in range(int(rng.integers(0, 3))):
+        root = stem[int(rng.integers(1, len(stem)))]
+        twig = _course(rng, scene, smooth, root, radius * 0.8, float(rng.uniform(5, 20)))
+        add_tube(body, scene, twig, radius * rng.uniform(0.5, 0.9))
+    _outside_only(body, scene)
+    _add_neck(rng, body, scene, (tip, stem[0]), radius)
+    return LeakBody(site=Site.SACRAL_VENOUS_PLEXUS, mechanism="vein", distance=body)
+
+
+def needle_track(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Back along the needle: straight, needle wide, out of the bone behind, through the ilium, or obliquely."""
+    for _ in range(12):
+        direction = needle_direction(rng, scene, tip)
+        reach = float(rng.uniform(8, 40))
+        line = tip + np.linspace(0, 110, 111)[:, None] * direction
+        if scene.at("canal", line).min() < 2.5:
+            continue
+        out = np.flatnonzero(scene.at("sacrum", line) > 0.5)
+        if out.size == 0 or out[0] > 70:
+            continue
+        first = int(out[0])
+        last = min(first + int(reach), 110)
+        body = empty(scene)
+        part = line[max(first - int(rng.integers(1, 30)), 0):last + 1]
+        wobble = rng.uniform(0.75, 1.35, size=len(part))
+        add_tube(body, scene, part, NEEDLE_RADIUS_MM * wobble * rng.uniform(0.8, 1.3))
+        return LeakBody(site=Site.PUNCTURE_PATH, mechanism="needle_track", distance=body)
+    return None
+
+
+def needle_direction(rng: np.random.Generator, scene: Scene, tip: Points) -> Points:
+    """From tip to skin by approach: posterior 18, transiliac 7, anterior-oblique 10 of 35 (Tian et al. 2020); unit."""
+    side = np.sign(tip[0] - _midline_mm(scene)) or 1.0
+    approach = rng.choice(3, p=[18 / 35, 7 / 35, 10 / 35])
+    base = ((rng.uniform(-0.3, 0.5) * side, 1.0, rng.uniform(-0.6, 0.4)),
+            (side, rng.uniform(-0.1, 0.6), rng.uniform(-0.3, 0.3)),
+            (side, rng.uniform(-0.9, -0.2), rng.uniform(0.0, 0.6)))[approach]
+    return np.array(base) / np.linalg.norm(base)
+
+
+def epidural(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Into the ventral canal, in front of the thecal sac: a tongue along its front wall."""
+    return _in_canal(rng, scene, tip, ventral=True)
+
+
+def dorsal_epidural(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Into the dorsal half of the canal: none of the four sites."""
+    return _in_canal(rng, scene, tip, ventral=False)
+
+
+def presacral(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Through a cortical defect into the presacral space: a blob or a plate on the anterior cortex."""
+    start = _anterior_point(rng, scene, tip, reach_mm=30)
+    if start is None:
+        return None
+    smooth = _smooth_surface(scene)
+    outward = gradient_at(smooth, scene, start)
+    size = float(rng.uniform(2.5, 7))
+    body = empty(scene)
+    for _ in range(int(rng.integers(2, 7))):
+        side = np.cross(outward, rng.normal(size=3))
+        add_ball(body, scene, start + outward * rng.uniform(0, size * 0.6) + side * rng.uniform(0, size * 0.7),
+                 size * float(rng.uniform(0.45, 0.9)))
+    spacing = float(scene.geometry.spacing_mm.min())
+    roughen(body, smooth_noise(rng, scene.geometry.shape, rng.uniform(3, 6) / spacing), float(rng.uniform(0.2, 0.9)))
+    _outside_only(body, scene)
+    _add_neck(rng, body, scene, (tip, start + outward), float(rng.uniform(0.8, 2.5)))
+    return LeakBody(site=Site.ANTERIOR_SACRAL_SPACE, mechanism="cortical_defect", distance=body)
+
+
+def foramen(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Confined to a sacral foramen."""
+    enclosed = (_smooth_surface(scene) < -0.5) & (scene.distance["sacrum"] > 1.0) & (scene.distance["canal"] > 4.0)
+    return _fill(rng, scene, enclosed, tip, "foramen", radius_mm=(1.5, 4.0))
+
+
+def joint(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Into the sacroiliac joint."""
+    hips = np.minimum(scene.distance["hip_left"], scene.distance["hip_right"])
+    gap = (scene.distance["sacrum"] > 0.2) & (hips > 0.2) & (scene.distance["sacrum"] + hips < 6.0)
+    return _fill(rng, scene, gap, tip, "sacroiliac_joint", radius_mm=(2.0, 6.0))
+
+
+def disc(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
+    """Through the S1 endplate into the L5/S1 disc."""
+    if "disc" not in scene.distance:
+        return None
+    return _fill(rng, scene, scene.distance["disc"] < -0.5, tip, "disc", radius_mm=(2.5, 7.0))
+
+
+MECHANISMS: dict[str, Mechanism] = {
+    "vein": vein, "needle_track": needle_track, "epidural": epidural, "presacral": presacral,
+    "foramen": foramen, "joint": joint, "disc": disc, "dorsal_epidural": dorsal_epidural,
+}
+"""Every way out of the bone, by name."""
+
+OF_SITE: dict[Site, tuple[str, ...]] = {
+    Site.SACRAL_VENOUS_PLEXUS: ("vein",),
+    Site.PUNCTURE_PATH: ("needle_track",),
+    Site.ANTERIOR_EPIDURAL_SPACE: ("epidural",),
+    Site.ANTERIOR_SACRAL_SPACE: ("presacral",),
+    Site.OTHER: ("foramen", "joint", "disc", "dorsal_epidural"),
+}
+
+
+def _in_canal(rng: np.random.Generator, scene: Scene, tip: Points, *, ventral: bool) -> LeakBody | None:
+    canal = scene.distance["canal"]
+    inside = np.argwhere(canal < -1.0)
+    if len(inside) == 0:
+        return None
+    points = scene.geometry.to_lps(inside)
+    level = np.abs(points[:, 2] - tip[2]) < 14
+    if not level.any():
+        return None
+    points = points[level]
+    middle = np.array([points[np.abs(points[:, 2] - z) < 4, 1].mean() for z in points[:, 2]])
+    behind = points[:, 1] - middle
+    half = points[behind < -0.5] if ventral else points[behind > 0.5]
+    if len(half) == 0:
+        return None
+    start = half[int(rng.integers(len(half)))]
+    reach = rng.uniform(2, 16)
+    chain = half[np.abs(half[:, 2] - start[2]) < reach]
+    chain = chain[np.argsort(chain[:, 2])][:: max(1, len(chain) // 12)]
+    chain = _moving_mean(chain)
+    body = empty(scene)
+    add_tube(body, scene, chain, rng.uniform(1.2, 3.2, size=len(chain)))
+    # Fat and dura keep it off the far wall; bone it cannot enter here.
+    np.maximum(body, canal, out=body)
+    if rng.random() < 0.5:
+        neck = np.linspace(tip, chain[len(chain) // 2], 30)
+        bone = neck[scene.at("sacrum", neck) < 1.0]
+        if len(bone) > 1:
+            add_tube(body, scene, bone, float(rng.uniform(0.7, 1.5)))
+    site = Site.ANTERIOR_EPIDURAL_SPACE if ventral else Site.OTHER
+    return LeakBody(site=site, mechanism="epidural" if ventral else "dorsal_epidural", distance=body)
+
+
+def _add_neck(rng: np.random.Generator, body: Field, scene: Scene, ends: tuple[Points, Points], radius: float) -> None:
+    """Often the way through the bone shows too; never one that would cross the canal on its way."""
+    neck = np.linspace(*ends, 30)
+    if rng.random() < 0.7 and scene.at("canal", neck).min() > radius + 0.5:
+        add_tube(body, scene, neck, radius)
+
+
+def _fill(rng: np.random.Generator, scene: Scene, room: Field, tip: Points, name: str, *,
+          radius_mm: tuple[float, float]) -> LeakBody | None:
+    """A ball's worth of a narrow room, near the tip."""
+    cells = np.argwhere(room)
+    if len(cells) == 0:
+        return None
+    points = scene.geometry.to_lps(cells)
+    near = points[np.argsort(np.linalg.norm(points - tip, axis=1))[: max(1, len(points) // 6)]]
+    centre = near[int(rng.integers(len(near)))]
+    body = empty(scene)
+    for _ in range(int(rng.integers(1, 4))):
+        add_ball(body, scene, centre + rng.normal(0, radius_mm[0] * 0.5, size=3), float(rng.uniform(*radius_mm)))
+    border = np.where(room, np.float32(-1.0), np.float32(1.0)) * np.float32(scene.geometry.spacing_mm.min())
+    np.maximum(body, gaussian_filter(border, 0.6), out=body)
+    if not (body < 0).any():
+        return None
+    return LeakBody(site=Site.OTHER, mechanism=name, distance=body)
+
+
+def _anterior_point(rng: np.random.Generator, scene: Scene, tip: Points, *, reach_mm: float) -> Points | None:
+    """A point on the pelvic surface of the sacrum within reach of the tip; (3,)."""
+    smooth = _smooth_surface(scene)
+    forward = np.gradient(smooth, axis=1) < -0.3 * scene.geometry.spacing_mm[1]
+    skin = (np.abs(smooth - 0.5) < 0.8 * scene.geometry.spacing_mm.max()) & forward
+    skin &= (scene.distance["canal"] > 5.0) & (scene.distance["sacrum"] > -0.5)
+    if "disc" in scene.distance:
+        skin &= scene.distance["disc"] > 2.0
+    points = scene.geometry.to_lps(np.argwhere(skin))
+    points = points[np.linalg.norm(points - tip, axis=1) < reach_mm] if len(points) else points
+    return points[int(rng.integers(len(points)))] if len(points) else None
+
+
+def _smooth_surface(scene: Scene) -> Field:
+    """The sacrum without its holes: foramina and canal are bridged, so that a course can run over them."""
+    filled = np.minimum(scene.distance["sacrum"], scene.distance["canal"])
+    smooth: Field = gaussian_filter(filled, 3.0 / scene.geometry.spacing_mm)
+    return smooth
+
+
+def _course(rng: np.random.Generator, scene: Scene, smooth: Field, start: Points, radius: float,
+            length_mm: float) -> Points:
+    """A winding walk on the pelvic surface, its wall lying on the cortex; (n, 3) LPS mm, 1.5 mm apart."""
+    heading = rng.normal(size=3) * (1.0, 0.3, 1.3)
+    point, course = np.array(start), []
+    lift = radius + rng.uniform(0.0, 1.5)
+    for _ in range(int(length_mm / 1.5)):
+        outward = gradient_at(smooth, scene, point)
+        heading = heading + rng.normal(0, 0.35, size=3) * np.linalg.norm(heading)
+        heading = heading - outward * (heading @ outward)
+        heading = heading / max(float(np.linalg.norm(heading)), 1e-6)
+        point = point + 1.5 * heading
+        point = point + outward * (lift - float(_value(smooth, scene, point)))
+        if not _within(scene, point) or outward[1] > 0.5:
+            break
+        course.append(point)
+    return np.array(course).reshape(-1, 3)
+
+
+def _value(field: Field, scene: Scene, point: Points) -> float:
+    index = np.clip(np.rint(scene.geometry.to_index(point)).astype(int), 0, np.array(field.shape) - 1)
+    return float(field[tuple(index)])
+
+
+def _within(scene: Scene, point: Points) -> bool:
+    index = scene.geometry.to_index(point)
+    return bool(((index > 2) & (index < np.array(scene.geometry.shape) - 3)).all())
+
+
+def _outside_only(body: Field, scene: Scene) -> None:
+    np.maximum(body, -scene.distance["sacrum"] - np.float32(0.3), out=body)
+
+
+def _midline_mm(scene: Scene) -> float:
+    inside = np.argwhere(scene.distance["canal"] < 0)
+    return float(scene.geometry.to_lps(inside.mean(axis=0))[0]) if len(inside) else 0.0
+
+
+def _moving_mean(points: Points) -> Points:
+    if len(points) < 3:
+        return points
+    padded = np.concatenate([points[:1], points, points[-1:]])
+    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3

@@ -1,0 +1,76 @@
+"""Solid shapes as signed distances on a scene's grid, computed only where they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sacroleak.core.geometry import Points
+from sacroleak.training.simulation.scene import FAR_MM, Field, Scene
+
+MARGIN_MM = 5.0
+"""How far around a shape its distance is written; beyond, FAR_MM."""
+
+
+def empty(scene: Scene) -> Field:
+    """Nothing anywhere: FAR_MM on the scene's grid."""
+    return np.full(scene.geometry.shape, FAR_MM, dtype=np.float32)
+
+
+def add_tube(out: Field, scene: Scene, points: Points, radius_mm: npt.ArrayLike) -> None:
+    """Write into `out` a tube along (n, 3) LPS mm with one radius, or one at each point."""
+    radii = np.broadcast_to(np.asarray(radius_mm, dtype=np.float64), (len(points),))
+    if len(points) == 1:
+        add_ball(out, scene, points[0], float(radii[0]))
+    for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
+        _add_segment(out, scene, (a, b), (float(ra), float(rb)))
+
+
+def add_ball(out: Field, scene: Scene, centre: Points, radius_mm: float) -> None:
+    """Write a ball at (3,) LPS mm."""
+    _add_segment(out, scene, (centre, centre), (radius_mm, radius_mm))
+
+
+def _add_segment(out: Field, scene: Scene, ends: tuple[Points, Points], radii: tuple[float, float]) -> None:
+    a, b = ends
+    reach = max(radii) + MARGIN_MM
+    box, axes = _box(scene, np.minimum(a, b) - reach, np.maximum(a, b) + reach)
+    if any(s.stop <= s.start for s in box):
+        return
+    x, y, z = (axis[s].astype(np.float32) for axis, s in zip(axes, box, strict=True))
+    along = (b - a).astype(np.float32)
+    length2 = float(along @ along)
+    dx, dy, dz = x[:, None, None] - a[0], y[None, :, None] - a[1], z[None, None, :] - a[2]
+    t: npt.NDArray[np.float32] | float = 0.0
+    if length2 > 1e-6:
+        t = np.clip((dx * along[0] + dy * along[1] + dz * along[2]) / length2, 0, 1)
+    square = (dx - t * along[0]) ** 2 + (dy - t * along[1]) ** 2 + (dz - t * along[2]) ** 2
+    distance = np.sqrt(square) - (radii[0] + t * (radii[1] - radii[0]))
+    np.minimum(out[box], distance.astype(np.float32), out=out[box])
+
+
+def _box(scene: Scene, low: Points, high: Points) -> tuple[tuple[slice, slice, slice], tuple[Points, Points, Points]]:
+    axes = scene.axes
+    i, j, k = (slice(int(np.searchsorted(axis, a)), int(np.searchsorted(axis, b, side="right")))
+               for axis, a, b in zip(axes, low, high, strict=True))
+    return (i, j, k), axes
+
+
+def roughen(field: Field, noise: Field, amplitude_mm: float) -> None:
+    """Push a shape's surface in and out by noise, in place, where the shape is near."""
+    near = field < MARGIN_MM
+    field[near] += np.float32(amplitude_mm) * noise[near]
+
+
+def gradient_at(field: Field, scene: Scene, point: Points) -> Points:
+    """Unit direction in which `field` grows at (3,) LPS mm; zeros where it is flat."""
+    index = np.clip(np.rint(scene.geometry.to_index(point)).astype(int), 1, np.array(field.shape) - 2)
+    i, j, k = (int(n) for n in index)
+    step = scene.geometry.spacing_mm
+    slope = np.array([
+        (field[i + 1, j, k] - field[i - 1, j, k]) / step[0],
+        (field[i, j + 1, k] - field[i, j - 1, k]) / step[1],
+        (field[i, j, k + 1] - field[i, j, k - 1]) / step[2],
+    ], dtype=np.float64)
+    size = float(np.linalg.norm(slope))
+    return slope / size if size > 1e-6 else np.zeros(3)

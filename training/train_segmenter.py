@@ -1,0 +1,165 @@
+"""Stage: train one of the two networks on patches made on the fly. Resumes from its last checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sacroleak.core.config import load_config
+from sacroleak.core.errors import ModelError
+from sacroleak.models.segmenter import ANATOMY_CHANNELS, NetworkSpec, build_network
+from sacroleak.training.losses import segmentation_loss
+from sacroleak.training.sampling import SyntheticPatches, anatomies_of
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a training run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    network: NetworkSpec
+    updates: int
+    learning_rate: float
+    warm_up: int
+    weight_decay: float
+    gradient_clip: float
+    ema_decay: float
+    workers: int
+    threads: int
+    seed: int
+    checkpoint_every: int
+    batch: int = 1
+
+
+class Trainer:
+    """Network, its smoothed copy, optimiser and update count; saved and loaded as one."""
+
+    def __init__(self, config: TrainConfig, *, device: str) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device, self.update = config, torch.device(device), 0
+        self.network = build_network(config.network).to(self.device)
+        self.smooth = build_network(config.network).to(self.device)
+        self.smooth.load_state_dict(self.network.state_dict())
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate,
+                                           weight_decay=config.weight_decay)
+
+    def step(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[float, Tensor]:
+        """One update; returns the loss and the logits it came from. Raises ModelError when the loss is no number."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, self.update)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits: Tensor = self.network(channels.to(self.device, torch.float32))
+        loss = segmentation_loss(logits, anatomy.to(self.device), dense.to(self.device))
+        if not torch.isfinite(loss):
+            raise ModelError(f"update {self.update}: the loss is not a number; go on from an earlier checkpoint")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.optimiser.step()
+        self.update += 1
+        self._follow()
+        return float(loss.detach()), logits.detach()
+
+    def _follow(self) -> None:
+        """Exponential moving average, quick at first so that early checkpoints are of use."""
+        decay = min(self.config.ema_decay, (1 + self.update) / (10 + self.update))
+        with torch.no_grad():
+            for mean, value in zip(self.smooth.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint whole or not at all."""
+        state = {"update": self.update, "network": self.network.state_dict(), "smooth": self.smooth.state_dict(),
+                 "optimiser": self.optimiser.state_dict()}
+        temporary = path.with_suffix(".part")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on where `save` stopped; loads tensors only, never code."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.smooth.load_state_dict(state["smooth"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.update = int(state["update"])
+
+
+def learning_rate(config: TrainConfig, update: int) -> float:
+    """Linear warm-up, then a cosine down to a hundredth."""
+    if update < config.warm_up:
+        return config.learning_rate * (update + 1) / config.warm_up
+    done = min((update - config.warm_up) / max(config.updates - config.warm_up, 1), 1.0)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def dice_of(logits: Tensor, anatomy: Tensor, dense: Tensor) -> dict[str, float | None]:
+    """Dice of this patch by structure; None where it is absent."""
+    guess = logits[:, :ANATOMY_CHANNELS].argmax(1).cpu()
+    pairs = {name: (guess == n, anatomy == n) for n, name in enumerate(
+        ("background", "sacrum", "canal", "hip_left", "hip_right", "l5")) if n}
+    for n, name in enumerate(("cement", "metal")):
+        pairs[name] = (logits[:, ANATOMY_CHANNELS + n].cpu() > 0, dense[:, n] > 0)
+    return {name: float(2 * (a & b).sum() / (a.sum() + b.sum())) if b.any() else None for name, (a, b) in pairs.items()}
+
+
+def main(config: TrainConfig, *, anatomies: Path, manifest: Path, out: Path, device: str = "cpu",
+         resume: bool = True) -> Path:
+    """Train until `config.updates`; returns the checkpoint. `log.jsonl` beside it gets a line every 20 updates."""
+    torch.set_num_threads(config.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    trainer = Trainer(config, device=device)
+    if resume and checkpoint.exists():
+        trainer.load(checkpoint)
+    files = anatomies_of("train", anatomies, manifest)
+    samples = SyntheticPatches(files, config.network, seed=config.seed, start=trainer.update * config.batch)
+    loader = DataLoader(samples, batch_size=config.batch, num_workers=config.workers,
+                        prefetch_factor=4 if config.workers else None)
+    with (out / "log.jsonl").open("a") as log:
+        for line in _run(trainer, iter(loader), checkpoint):
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+    return checkpoint
+
+
+def _run(trainer: Trainer, batches: Iterator[list[Tensor]], checkpoint: Path) -> Iterator[dict[str, object]]:
+    config = trainer.config
+    losses: list[float] = []
+    scores: dict[str, list[float]] = {}
+    began = time.monotonic()
+    while trainer.update < config.updates:
+        channels, anatomy, dense = next(batches)
+        loss, logits = trainer.step(channels, anatomy, dense)
+        losses.append(loss)
+        if trainer.update % 2 == 0:
+            for name, value in dice_of(logits, anatomy, dense).items():
+                if value is not None:
+                    scores.setdefault(name, []).append(value)
+        if trainer.update % 20 == 0:
+            yield {"update": trainer.update, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - began,
+                   **{f"dice_{name}": sum(v) / len(v) for name, v in scores.items()}}
+            losses, scores = [], {}
+        if trainer.update % config.checkpoint_every == 0 or trainer.update == config.updates:
+            trainer.save(checkpoint)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--anatomies", type=Path, default=Path("artifacts/anatomies"))
+    parser.add_argument("--manifest", type=Path, default=Path("data_manifests/anatomies.csv"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        main(load_config(given.config, TrainConfig), anatomies=given.anatomies, manifest=given.manifest, out=given.out,
+             device=given.device)
