@@ -1,0 +1,242 @@
+"""In which space a point near the sacrum lies, told from the anatomy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.structures import Compartment, Structure
+from sacroleak.core.volume import LabelMap
+from sacroleak.models.canal import LocalPoints, SacralFrame, sacral_frame
+from sacroleak.models.distance import (
+    DistanceField,
+    Distances,
+    Mask,
+    closed,
+    membership,
+    outside_distance,
+    signed_distance,
+)
+from sacroleak.models.limits import CompartmentLimits
+
+Codes = npt.NDArray[np.uint8]
+
+MARGIN_MM = 20.0
+"""Distances are exact up to here around the cement; beyond, bone is searched point by point."""
+SMOOTH_MM = 0.8
+"""Takes the stairs of a 1 mm label map off the bone's surface; about half of what the contour itself is wrong by."""
+RAY_STEP_MM = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Compartments:
+    """The spaces around one sacrum, ready to be asked at points. Distance fields cover a box around the cement."""
+
+    frame: SacralFrame
+    sacrum: DistanceField
+    canal: DistanceField
+    hips: DistanceField
+    l5: DistanceField
+    hull: DistanceField
+    bone: LabelMap
+    surface: cKDTree
+    limits: CompartmentLimits
+
+    def bone_distance_mm(self, points_lps: Points) -> Distances:
+        """Signed distance of (n, 3) LPS mm to the sacrum's own surface, negative in bone; (n,) mm."""
+        near = self.sacrum.at(points_lps)
+        index = self.sacrum.geometry.to_index(points_lps)
+        beyond = ((index < 0) | (index > np.array(self.sacrum.geometry.shape) - 1)).any(axis=1)
+        far = (near > MARGIN_MM - 2.0) | beyond
+        if far.any():
+            near[far] = self.surface.query(points_lps[far])[0]
+        return near
+
+    def at(self, points_lps: Points) -> Codes:
+        """Compartment of each of (n, 3) LPS mm points; (n,) uint8."""
+        codes = np.full(len(points_lps), Compartment.ELSEWHERE, dtype=np.uint8)
+        if len(points_lps) == 0:
+            return codes
+        bone = self.bone_distance_mm(points_lps)
+        solid = bone <= 0.0
+        codes[solid] = Compartment.INTRAOSSEOUS_SACRUM
+        codes[~solid] = self._outside(points_lps[~solid], bone[~solid])
+        return codes
+
+    def canal_depth_mm(self, points_lps: Points) -> Distances:
+        """How deep inside the canal, or its continuation above the sacrum, points lie; 0 outside it; (n,) mm."""
+        depth = -self.canal.at(points_lps)
+        local = self.frame.local(points_lps)
+        above = self._above_canal(local)
+        radial = self.limits.canal_radius_mm - np.hypot(local.left_mm, local.dorsal_mm)
+        return np.asarray(np.maximum(np.where(above, np.maximum(depth, radial), depth), 0.0))
+
+    def _outside(self, points: Points, bone: Distances) -> Codes:
+        """Compartments of points outside the sacrum; `bone` is their distance to it."""
+        local = self.frame.local(points)
+        rays = _Rays(bone=self.bone, points=points)
+        limits = self.limits
+        in_front, behind = rays.hits(local.back, limits.shadow_mm), rays.hits(-local.back, limits.shadow_mm)
+        facing = np.einsum("ij,ij->i", self.sacrum.direction_at(points), local.back)
+        near = bone <= limits.presacral_reach_mm
+        codes = np.full(len(points), Compartment.ELSEWHERE, dtype=np.uint8)
+        # Later lines win: from the loosest description to bone that was segmented as such.
+        codes[near & _on_side(behind, in_front, facing)] = Compartment.DORSAL_SOFT_TISSUE
+        codes[near & _on_side(in_front, behind, -facing)] = Compartment.PRESACRAL
+        hole = self._foramen(points, local, rays)
+        codes[hole & (local.left_mm > 0)] = Compartment.FORAMINA_LEFT
+        codes[hole & (local.left_mm <= 0)] = Compartment.FORAMINA_RIGHT
+        hips = self.hips.at(points)
+        codes[(bone + hips <= limits.joint_gap_mm) & (hips <= limits.joint_side_mm)] = Compartment.SACROILIAC_JOINT
+        codes[self._disc(points, local, rays)] = Compartment.L5_S1_DISC
+        canal = self._canal(points, local)
+        codes[canal & (local.dorsal_mm < 0)] = Compartment.VENTRAL_CANAL
+        codes[canal & (local.dorsal_mm >= 0)] = Compartment.DORSAL_CANAL
+        codes[hips <= 0] = Compartment.ILIUM
+        codes[self.l5.at(points) <= 0] = Compartment.L5
+        return codes
+
+    def _canal(self, points: Points, local: LocalPoints) -> npt.NDArray[np.bool_]:
+        """Inside the canal, or in the thin gap a network leaves between canal and bone, or just above its top."""
+        depth = self.canal.at(points)
+        gap = (depth <= self.limits.canal_gap_mm) & (self.hull.at(points) <= 0)
+        return np.asarray((depth <= 0) | gap | self._above_canal(local))
+
+    def _above_canal(self, local: LocalPoints) -> npt.NDArray[np.bool_]:
+        """Where the canal goes on above its labelled end; nowhere if the canal itself is hardly seen."""
+        top, limits = self.frame.top_mm, self.limits
+        above = (local.along_mm > top - limits.canal_gap_mm) & (local.along_mm <= top + limits.canal_above_mm)
+        above &= np.hypot(local.left_mm, local.dorsal_mm) <= limits.canal_radius_mm
+        return np.asarray(above & self.frame.canal_seen)
+
+    def _foramen(self, points: Points, local: LocalPoints, rays: _Rays) -> npt.NDArray[np.bool_]:
+        """Inside the closed hull with bone (or canal) on the medial, lateral, upper and lower side."""
+        inside = self.hull.at(points) <= 0
+        if not inside.any():
+            return inside
+        some = _Rays(bone=rays.bone, points=points[inside])
+        lateral = np.sign(local.left_mm[inside])[:, None] * self.frame.left
+        up, reach = local.up[inside], self.limits.foramen_ray_mm
+        walls = some.hits(lateral, reach) & some.hits(-lateral, reach, through=(Structure.SACRAL_CANAL,))
+        walls &= some.hits(up, reach) & some.hits(-up, reach)
+        hole = np.zeros(len(points), dtype=np.bool_)
+        hole[inside] = walls
+        return hole
+
+    def _disc(self, points: Points, local: LocalPoints, rays: _Rays) -> npt.NDArray[np.bool_]:
+        """In front of the canal with the sacrum close below and, where L5 is seen at all, L5 close above."""
+        limits = self.limits
+        candidates = (local.dorsal_mm < 0) & (np.abs(local.left_mm) <= limits.disc_half_width_mm)
+        candidates &= local.along_mm > self.frame.top_mm - limits.disc_height_mm
+        if not candidates.any():
+            return candidates
+        some = _Rays(bone=rays.bone, points=points[candidates])
+        up = local.up[candidates]
+        between = some.hits(-up, limits.disc_height_mm)
+        if np.any(self.bone.labels == Structure.L5):
+            between &= some.hits(up, limits.disc_height_mm, of=Structure.L5)
+        else:
+            between &= some.hits(-up, limits.disc_height_mm / 2) & ~some.hits(up, limits.disc_height_mm)
+        result = np.zeros(len(points), dtype=np.bool_)
+        result[candidates] = between
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rays:
+    """Straight looks from points through the label map."""
+
+    bone: LabelMap
+    points: Points
+
+    def hits(
+        self, direction: Points, reach_mm: float, *, of: Structure = Structure.SACRUM,
+        through: tuple[Structure, ...] = (),
+    ) -> npt.NDArray[np.bool_]:
+        """Whether `of` (or one of `through`) lies within `reach_mm` of each point along its unit `direction`; (n,)."""
+        wanted = np.zeros(int(max(Structure)) + 1, dtype=np.bool_)
+        wanted[[of, *through]] = True
+        grid = self.bone.geometry
+        start = grid.to_index(self.points)
+        step = grid.to_index(self.points + np.broadcast_to(direction, self.points.shape) * RAY_STEP_MM) - start
+        last = np.array(grid.shape) - 1
+        hit = np.zeros(len(self.points), dtype=np.bool_)
+        for k in range(1, int(reach_mm / RAY_STEP_MM) + 1):
+            open_ = np.flatnonzero(~hit)
+            if len(open_) == 0:
+                break
+            at = np.rint(start[open_] + k * step[open_]).astype(np.int64)
+            inside = ((at >= 0) & (at <= last)).all(axis=1)
+            at = np.clip(at, 0, last)
+            hit[open_] = inside & wanted[self.bone.labels[at[:, 0], at[:, 1], at[:, 2]]]
+        return hit
+
+
+def _on_side(
+    hit: npt.NDArray[np.bool_], opposite: npt.NDArray[np.bool_], facing: Distances,
+) -> npt.NDArray[np.bool_]:
+    """Points that see bone only on one side, or on both or neither but face away from the nearest bone that way."""
+    return np.asarray((hit & ~opposite) | ((hit == opposite) & (facing > 0.35)))
+
+
+def compartments(
+    anatomy: LabelMap, limits: CompartmentLimits, *, around_lps: Points, frame: SacralFrame | None = None,
+) -> Compartments:
+    """The spaces of one anatomy (Structure 0-5, axes along +L +P +S), for questions near `around_lps` (n, 3) mm.
+
+    Raises ModelError if the anatomy has no sacrum.
+    """
+    frame = sacral_frame(anatomy) if frame is None else frame
+    solid = _without_holes(anatomy)
+    labels = np.where(solid, np.uint8(Structure.SACRUM), anatomy.labels).astype(np.uint8)
+    start, stop = _box(anatomy.geometry, around_lps, MARGIN_MM)
+    window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    part, grid = labels[window], anatomy.geometry.crop(start, stop)
+    canal = part == Structure.SACRAL_CANAL
+    bone = part == Structure.SACRUM
+    hips = (part == Structure.HIP_LEFT) | (part == Structure.HIP_RIGHT)
+    return Compartments(
+        frame=frame, limits=limits, bone=LabelMap(labels=labels, geometry=anatomy.geometry),
+        sacrum=signed_distance(bone, grid, smooth_mm=SMOOTH_MM), canal=signed_distance(canal, grid),
+        hips=outside_distance(hips, grid), l5=membership(part == Structure.L5, grid),
+        hull=membership(closed(bone | canal, grid, limits.foramen_closing_mm), grid),
+        surface=cKDTree(anatomy.geometry.to_lps(np.argwhere(_shell(solid)))),
+    )
+
+
+def _without_holes(anatomy: LabelMap) -> Mask:
+    """The sacrum with every enclosed empty hole filled: a network leaves such holes where bone is thin."""
+    sacrum = np.asarray(anatomy.labels == Structure.SACRUM)
+    where = np.argwhere(sacrum.any(axis=(1, 2))), np.argwhere(sacrum.any(axis=(0, 2))), np.argwhere(sacrum.any((0, 1)))
+    window = tuple(slice(max(int(w[0, 0]) - 1, 0), int(w[-1, 0]) + 2) for w in where)
+    empty = np.ascontiguousarray(~sacrum[window])
+    parts = cc3d.connected_components(empty, connectivity=6)
+    faces = [np.take(parts, side, axis=axis) for axis in range(3) for side in (0, -1)]
+    open_parts = np.unique(np.concatenate([face.ravel() for face in faces]))
+    filled = sacrum.copy()
+    filled[window] |= ~np.isin(parts, open_parts) & (anatomy.labels[window] == Structure.BACKGROUND)
+    return filled
+
+
+def _shell(mask: Mask) -> Mask:
+    """Voxels of the mask with an empty neighbour along an axis."""
+    inner = mask.copy()
+    for axis in range(3):
+        inner &= np.roll(mask, 1, axis=axis) & np.roll(mask, -1, axis=axis)
+    return mask & ~inner
+
+
+def _box(grid: Geometry, points: Points, margin_mm: float) -> tuple[list[int], list[int]]:
+    """Index range [start, stop) of the grid that holds the points and a margin; the whole grid without points."""
+    if len(points) == 0:
+        return [0, 0, 0], list(grid.shape)
+    index = grid.to_index(points)
+    margin = margin_mm / grid.spacing_mm
+    start = np.clip(np.floor(index.min(axis=0) - margin), 0, np.array(grid.shape) - 2).astype(int)
+    stop = np.clip(np.ceil(index.max(axis=0) + margin) + 1, start + 2, grid.shape).astype(int)
+    return start.tolist(), stop.tolist()

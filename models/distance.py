@@ -1,0 +1,90 @@
+"""Signed distances to a surface, sampled between voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import edt
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from sacroleak.core.geometry import Geometry, Points
+
+Distances = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+FAR_MM = 999.0
+"""Stands for "no such structure here"; larger than any distance inside a pelvis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DistanceField:
+    """Distance to one structure's surface in mm, negative inside, float32 [i, j, k] on `geometry`."""
+
+    values: npt.NDArray[np.float32]
+    geometry: Geometry
+
+    def at(self, points_lps: Points) -> Distances:
+        """Trilinear distance at (n, 3) LPS mm; beyond the grid the value of its nearest border; (n,) mm."""
+        index = self.geometry.to_index(points_lps).T
+        return np.asarray(ndimage.map_coordinates(self.values, index, order=1, mode="nearest"), dtype=np.float64)
+
+    def direction_at(self, points_lps: Points, *, step_mm: float = 1.5) -> Points:
+        """Unit vectors (n, 3), LPS, in which the distance grows fastest; zeros where it does not change."""
+        columns = [self.at(points_lps + shift) - self.at(points_lps - shift) for shift in np.eye(3) * step_mm]
+        gradient = np.stack(columns, axis=-1)
+        length = np.linalg.norm(gradient, axis=-1, keepdims=True)
+        return np.asarray(np.divide(gradient, length, out=np.zeros_like(gradient), where=length > 1e-6))
+
+
+def signed_distance(mask: Mask, geometry: Geometry, *, smooth_mm: float = 0.0) -> DistanceField:
+    """Distance field of a mask whose surface runs half a voxel beyond its outermost voxel centres.
+
+    `smooth_mm` is the standard deviation of a Gaussian that takes the stairs off the surface; a plane stays in place.
+    """
+    values = _outside_mm(mask, geometry)
+    if mask.any():
+        # Depths inside need only the structure's own box, which is much smaller than the array.
+        sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        box = tuple(slice(max(int(side[0]) - 1, 0), int(side[-1]) + 2) for side in sides)
+        spacing = tuple(float(s) for s in geometry.spacing_mm)
+        solid = np.ascontiguousarray(mask[box])
+        depth = np.minimum(edt.edt(solid, anisotropy=spacing), FAR_MM)
+        values[box] = np.where(solid, min(spacing) / 2.0 - depth, values[box])
+    if smooth_mm > 0:
+        sigma = tuple(smooth_mm / s for s in geometry.spacing_mm)
+        values = ndimage.gaussian_filter(values, sigma, truncate=2.0, mode="nearest")
+    return DistanceField(values=values, geometry=geometry)
+
+
+def outside_distance(mask: Mask, geometry: Geometry) -> DistanceField:
+    """Like signed_distance, but inside only the sign means something; half the work."""
+    values = _outside_mm(mask, geometry)
+    values[mask] = -float(geometry.spacing_mm.min()) / 2.0
+    return DistanceField(values=values, geometry=geometry)
+
+
+def membership(mask: Mask, geometry: Geometry) -> DistanceField:
+    """A field that is 0 or less inside and positive outside, and says nothing else; hardly any work."""
+    return DistanceField(values=np.where(mask, np.float32(-0.5), np.float32(0.5)), geometry=geometry)
+
+
+def _outside_mm(mask: Mask, geometry: Geometry) -> npt.NDArray[np.float32]:
+    if not mask.any():
+        return np.full(mask.shape, FAR_MM, dtype=np.float32)
+    spacing = tuple(float(s) for s in geometry.spacing_mm)
+    distance = edt.edt(np.ascontiguousarray(~mask), anisotropy=spacing)
+    return np.asarray(np.minimum(distance, FAR_MM) - min(spacing) / 2.0, dtype=np.float32)
+
+
+def closed(mask: Mask, geometry: Geometry, radius_mm: float) -> Mask:
+    """The mask after closing with a ball: gaps narrower than twice `radius_mm` are filled. Same shape.
+
+    Within `radius_mm` of the array's border the result is not to be trusted: pass a wide enough piece.
+    """
+    if not mask.any():
+        return mask.copy()
+    spacing = tuple(float(s) for s in geometry.spacing_mm)
+    grown = edt.edt(np.ascontiguousarray(~mask), anisotropy=spacing) <= radius_mm
+    return np.asarray(mask | (edt.edt(np.ascontiguousarray(grown), anisotropy=spacing) > radius_mm), dtype=np.bool_)

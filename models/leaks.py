@@ -1,0 +1,255 @@
+"""Cement outside the bone's own surface: told from contour noise, gathered into leaks, divided into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.structures import Compartment
+from sacroleak.models.compartments import Codes, Compartments
+from sacroleak.models.distance import Distances, Mask
+from sacroleak.models.limits import LeakLimits
+
+Rows = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
+KeepWhole = Callable[[Rows, Codes], bool]
+
+_SPACES = {
+    Compartment.FORAMINA_LEFT: Compartment.PRESACRAL,
+    Compartment.FORAMINA_RIGHT: Compartment.PRESACRAL,
+    Compartment.ILIUM: Compartment.SACROILIAC_JOINT,
+    Compartment.L5: Compartment.L5_S1_DISC,
+}
+"""Spaces taken together when a leak is divided. A vein leaves through a foramen onto the pelvic surface; the borders
+of a joint and of a disc are contours of 1 mm noise, and cement soaks into the bone on the far side."""
+
+_CANAL = (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cement:
+    """Cement voxels and where they lie; arrays have one row per voxel.
+
+    `index`: (n, 3) on `geometry`. `points`: LPS mm. `bone_mm`: signed distance to the sacrum, negative inside.
+    `excess_mm`: distance beyond what contour noise and thick voxels explain. `foreign`: of another treatment.
+    """
+
+    geometry: Geometry
+    index: Indices
+    points: Points
+    bone_mm: Distances
+    excess_mm: Distances
+    foreign: Mask
+    notes: tuple[str, ...] = ()
+
+    def volume_ml(self, rows: Rows | Mask) -> float:
+        """Volume of some rows (numbers or a mask)."""
+        count = np.count_nonzero(rows) if rows.dtype == np.bool_ else len(rows)
+        return float(count * self.geometry.voxel_ml)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LeakPart:
+    """Rows of a Cement that make one part of a leak, with the compartment of each row."""
+
+    rows: Rows
+    codes: Codes
+
+
+def place_cement(mask: Mask, geometry: Geometry, spaces: Compartments, limits: LeakLimits) -> Cement:
+    """Distances of every cement voxel of `mask` [i, j, k] on `geometry` (any orientation), other treatments marked."""
+    index = np.argwhere(mask)
+    points = geometry.to_lps(index)
+    bone = spaces.bone_distance_mm(points)
+    foreign, notes = _foreign(index, points, bone=bone, spaces=spaces, limits=limits, voxel_ml=geometry.voxel_ml)
+    return Cement(geometry=geometry, index=index, points=points, bone_mm=bone, foreign=foreign, notes=notes,
+                  excess_mm=bone - _noise_mm(points, geometry, spaces, limits))
+
+
+def find_leaks(cement: Cement, spaces: Compartments, limits: LeakLimits) -> list[Rows]:
+    """Rows of each leak; what is left of the cement is inside the bone, a rim of contour noise, or foreign."""
+    outside = (cement.bone_mm > 0) & ~cement.foreign
+    deep = outside & (cement.excess_mm >= 0)
+    bare = outside & (cement.bone_mm >= limits.surface_depth_mm) & ~_backed(cement, spaces, limits)
+    rows = np.flatnonzero(deep | bare)
+    if len(rows) == 0:
+        return []
+    rim = np.flatnonzero(outside & ~deep & ~bare)
+    if len(rim):
+        near, _ = cKDTree(cement.points[rows]).query(cement.points[rim], distance_upper_bound=limits.foot_mm)
+        rows = np.sort(np.concatenate([rows, rim[np.isfinite(near)]]))
+    labels = _linked(cement, rows)
+    leaks = [rows[labels == label] for label in range(1, int(labels.max()) + 1)]
+    return [leak for leak in leaks if _counts(leak, cement, deep, bare, limits)]
+
+
+def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits, *, whole: KeepWhole) -> list[LeakPart]:
+    """Parts of one leak at the borders of compartments.
+
+    The canal is cut off first. What remains stays in one piece where `whole` says it is one course (a needle track
+    or a vein crosses borders without ending there). Parts below the smallest size join the neighbour they touch most.
+    """
+    codes = spaces.at(cement.points[leak])
+    codes = _outside_only(codes, cement.points[leak])
+    space = _one_canal(codes, limits)
+    for source, target in _SPACES.items():
+        space[codes == source] = target
+    in_canal = np.isin(space, _CANAL)
+    rest = np.flatnonzero(~in_canal)
+    pieces = _linked(cement, leak[rest])
+    for label in range(1, int(pieces.max(initial=0)) + 1):
+        piece = rest[pieces == label]
+        if len(np.unique(space[piece])) > 1 and whole(leak[piece], codes[piece]):
+            values, counts = np.unique(space[piece], return_counts=True)
+            space[piece] = values[np.argmax(counts)]
+    part = _linked(cement, leak, values=space)
+    part = _merge_small(part, cement.points[leak], smallest=limits.part_ml / cement.geometry.voxel_ml,
+                        reach_mm=bridge_mm(cement.geometry))
+    return [LeakPart(rows=leak[part == label], codes=codes[part == label]) for label in np.unique(part)]
+
+
+def _foreign(
+    index: Indices, points: Points, *, bone: Distances, spaces: Compartments, limits: LeakLimits, voxel_ml: float,
+) -> tuple[Mask, tuple[str, ...]]:
+    """Which voxels belong to another treatment (in hip or L5, apart from the sacrum) or lie too far away."""
+    foreign = np.zeros(len(points), dtype=np.bool_)
+    notes: list[str] = []
+    pieces = _components(index)
+    hips, l5 = spaces.hips.at(points) <= 0, spaces.l5.at(points) <= 0
+    for label in range(1, int(pieces.max(initial=0)) + 1):
+        piece = pieces == label
+        if (bone[piece] <= 0).mean() >= limits.foreign_sacrum_share:
+            continue
+        ml, in_hip, in_l5 = float(piece.sum() * voxel_ml), float(hips[piece].mean()), float(l5[piece].mean())
+        if in_hip + in_l5 >= limits.foreign_bone_share:
+            where = "L5" if in_l5 > in_hip else "the ilium"
+            notes.append(f"Cement of {ml:.2f} mL lies in {where}, apart from the sacrum: another treatment, no leak.")
+        elif bone[piece].min() > limits.reach_mm:
+            notes.append(f"Cement of {ml:.2f} mL lies {bone[piece].min():.0f} mm from the sacrum and is not judged.")
+        else:
+            continue
+        foreign |= piece
+    return foreign, tuple(notes)
+
+
+def _noise_mm(points: Points, geometry: Geometry, spaces: Compartments, limits: LeakLimits) -> Distances:
+    """Distance outside the bone that contour noise and partly filled thick voxels explain; (n,) mm."""
+    across = np.abs(spaces.sacrum.direction_at(points) @ geometry.affine[:3, :3]).max(axis=1)
+    return np.asarray(limits.depth_mm + limits.thick_voxel_share * np.maximum(across - 1.0, 0.0))
+
+
+def _backed(cement: Cement, spaces: Compartments, limits: LeakLimits) -> Mask:
+    """Whether cement lies in the bone straight beneath each voxel, as it does under a rim of contour noise."""
+    filled = np.zeros(cement.geometry.shape, dtype=np.bool_)
+    filled[tuple(cement.index.T)] = True
+    inward = -spaces.sacrum.direction_at(cement.points)
+    backed = np.zeros(len(cement.index), dtype=np.bool_)
+    last = np.array(cement.geometry.shape) - 1
+    for depth in (limits.beneath_mm, limits.beneath_mm + 1.0):
+        probe = cement.points + inward * (cement.bone_mm + depth)[:, None]
+        at = np.clip(np.rint(cement.geometry.to_index(probe)).astype(np.int64), 0, last)
+        backed |= filled[tuple(at.T)]
+    return backed
+
+
+def _counts(leak: Rows, cement: Cement, deep: Mask, bare: Mask, limits: LeakLimits) -> bool:
+    """Whether a component is more than noise: enough of it deep, or all of it bare and larger, or tiny but far out."""
+    if cement.volume_ml(leak[deep[leak]]) >= limits.volume_ml:
+        return True
+    if cement.volume_ml(leak[bare[leak]]) >= limits.surface_ml:
+        return True
+    return cement.volume_ml(leak) >= limits.tiny_ml and bool(cement.bone_mm[leak].max() >= limits.tiny_depth_mm)
+
+
+def _outside_only(codes: Codes, points: Points) -> Codes:
+    """Give the odd voxel that counts as bone (rounding at the surface) the compartment of its nearest neighbour."""
+    solid = codes == Compartment.INTRAOSSEOUS_SACRUM
+    if not solid.any() or solid.all():
+        return np.where(solid, np.uint8(Compartment.ELSEWHERE), codes)
+    fixed = codes.copy()
+    fixed[solid] = codes[~solid][cKDTree(points[~solid]).query(points[solid])[1]]
+    return fixed
+
+
+def _one_canal(codes: Codes, limits: LeakLimits) -> Codes:
+    """The codes with a canal half that holds only a small share of the canal cement given to the other half."""
+    space = codes.copy()
+    sizes = [int(np.count_nonzero(codes == half)) for half in _CANAL]
+    if 0 < min(sizes) < limits.canal_minor_share * sum(sizes):
+        space[np.isin(codes, _CANAL)] = _CANAL[int(np.argmax(sizes))]
+    return space
+
+
+def bridge_mm(geometry: Geometry) -> float:
+    """Gap between voxel centres over which pieces of one course count as joined.
+
+    A thin tube that crosses thick slices at a slant falls apart: where it lies half in one slice and half in the
+    next, neither is filled enough. One and a half of the largest voxel side spans that; it is 1.5 mm on thin slices.
+    """
+    return 1.5 * float(geometry.spacing_mm.max())
+
+
+def _components(index: Indices, values: Codes | None = None) -> npt.NDArray[np.int64]:
+    """Component number, from 1, of each voxel of (n, 3) `index`; 26 neighbours, different `values` stay apart."""
+    if len(index) == 0:
+        return np.zeros(0, dtype=np.int64)
+    first = index.min(axis=0)
+    box = np.zeros(index.max(axis=0) - first + 1, dtype=np.uint8)
+    at = tuple((index - first).T)
+    # Value 0 is a compartment too, but background to the labelling.
+    box[at] = 1 if values is None else values + np.uint8(1)
+    return np.asarray(cc3d.connected_components(box, connectivity=26)[at], dtype=np.int64)
+
+
+def _linked(cement: Cement, rows: Rows, values: Codes | None = None) -> npt.NDArray[np.int64]:
+    """Like _components for some rows of the cement, with components of equal value joined across small gaps."""
+    labels = _components(cement.index[rows], values)
+    count = int(labels.max(initial=0))
+    reach = bridge_mm(cement.geometry)
+    for label in range(1, count):
+        own = labels == label
+        others = np.flatnonzero((labels > label) & (True if values is None else values == values[np.argmax(own)]))
+        if len(others) == 0:
+            continue
+        gap, _ = cKDTree(cement.points[rows[own]]).query(cement.points[rows[others]], distance_upper_bound=reach)
+        touching = labels[others[np.isfinite(gap)]]
+        if len(touching):
+            # The whole chain takes its last member's number, which is still to be visited.
+            labels[np.isin(labels, [label, *np.unique(touching)])] = touching.max()
+    return np.unique(labels, return_inverse=True)[1] + 1
+
+
+def _merge_small(
+    part: npt.NDArray[np.int64], points: Points, *, smallest: float, reach_mm: float,
+) -> npt.NDArray[np.int64]:
+    """Part numbers after giving each part of fewer than `smallest` voxels, smallest first, to its main neighbour."""
+    merged = part.copy()
+    while True:
+        labels, counts = np.unique(merged, return_counts=True)
+        small = sorted((int(c), int(n)) for n, c in zip(labels, counts, strict=True) if c < smallest)
+        for _, label in small:
+            neighbour = _main_neighbour(merged, points, label=label, reach_mm=reach_mm)
+            if neighbour is not None:
+                merged[merged == label] = neighbour
+                break
+        else:
+            return merged
+
+
+def _main_neighbour(part: npt.NDArray[np.int64], points: Points, *, label: int, reach_mm: float) -> int | None:
+    """The other part with most voxels within `reach_mm` of part `label`; None if there is none."""
+    own, others = points[part == label], np.flatnonzero(part != label)
+    if len(others) == 0:
+        return None
+    gap, _ = cKDTree(own).query(points[others], distance_upper_bound=reach_mm)
+    touching = part[others[np.isfinite(gap)]]
+    if len(touching) == 0:
+        return None
+    labels, counts = np.unique(touching, return_counts=True)
+    return int(labels[np.argmax(counts)])
