@@ -14,7 +14,7 @@ help:  ## list the targets
 
 demo: $(VENV)/.scoring  ## make six scans, score them, show truth against result (OUT=demo)
 	$(BIN)/sacroleak demo --out $(OUT)
-	@echo "Open $(OUT)/index.html in a browser: the six scans, with pictures and findings."
+	@echo "Open $(OUT)/demo.html in a browser: the six scans, with pictures and findings."
 
 test: lint  ## everything CI checks: style, types, import rule, tests
 	$(BIN)/pytest
@@ -23,6 +23,14 @@ lint: $(VENV)/.dev  ## style, types and the import rule, without the tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512x512x300
+	$(BIN)/sacroleak simulate --count 1 --out artifacts/bench/scans
+	$(BIN)/python -m sacroleak.training.full_size_scan artifacts/bench/scans/*/ct.nii.gz artifacts/bench/full_size.nii.gz
+	$(BIN)/sacroleak score artifacts/bench/full_size.nii.gz --force --out artifacts/bench/result
+	@$(BIN)/python -c 'import json; run = json.load(open("artifacts/bench/result/run.json")); \
+	[print(f"{name:12} {seconds:8.2f} s") for name, seconds in run["timings"].items()]; \
+	print("peak memory  %8d MiB" % run["peak_memory_mib"])'
 
 clean:  ## remove what this file built; artifacts/ and models/released/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

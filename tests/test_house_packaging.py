@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,3 +183,32 @@ assert "score" in shown.getvalue(), shown.getvalue()
 print(*[name for name in {HEAVY!r} if name in sys.modules])
 """
     assert run_installed(code, wheel.unpacked).strip() == ""
+
+
+def test_ci_runs_make_test_and_nothing_else(repository: Path) -> None:
+    script = repository / ".ci/run"
+    assert os.access(script, os.X_OK)
+    lines = [line for line in script.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "exec make test"]
+
+
+def test_make_test_checks_style_types_imports_and_runs_the_tests(repository: Path, tmp_path: Path) -> None:
+    shutil.copy(repository / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    shown = subprocess.run(["make", "-n", "test"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    tools = re.findall(r"^\.venv/bin/([a-z-]+)", shown, re.MULTILINE)
+    assert tools == ["ruff", "mypy", "lint-imports", "pytest"]
+    assert shown.count("-m venv .venv") == 1
+
+
+def test_an_old_python_is_refused_with_a_way_out(repository: Path, tmp_path: Path) -> None:
+    shutil.copy(repository / "Makefile", tmp_path)
+    old = tmp_path / "old-python"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.version_info = (3, 9, 1)\n$2"\n')
+    old.chmod(0o755)
+    done = subprocess.run(["make", f"PYTHON={old}", ".venv/bin/python"], cwd=tmp_path, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert not (tmp_path / ".venv").exists()
