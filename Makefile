@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+DEVICE ?= cpu
 
 .PHONY: demo test lint check bench train evaluate release clean help
 .DEFAULT_GOAL := help
@@ -31,6 +32,12 @@ bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512
 	@$(BIN)/python -c 'import json; run = json.load(open("artifacts/bench/result/run.json")); \
 	[print(f"{name:12} {seconds:8.2f} s") for name, seconds in run["timings"].items()]; \
 	print("peak memory  %8d MiB" % run["peak_memory_mib"])'
+
+train: $(VENV)/.dev  ## train both networks, or go on where they stopped (DEVICE=cuda on a GPU)
+	$(BIN)/python -m sacroleak.training.train_segmenter --config configs/train_coarse.yaml --out artifacts/train/coarse \
+	  --device $(DEVICE)
+	$(BIN)/python -m sacroleak.training.train_segmenter --config configs/train_fine.yaml --out artifacts/train/fine \
+	  --device $(DEVICE)
 
 clean:  ## remove what this file built; artifacts/ and models/released/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

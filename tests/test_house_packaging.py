@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -200,6 +201,18 @@ def test_make_test_checks_style_types_imports_and_runs_the_tests(repository: Pat
     tools = re.findall(r"^\.venv/bin/([a-z-]+)", shown, re.MULTILINE)
     assert tools == ["ruff", "mypy", "lint-imports", "pytest"]
     assert shown.count("-m venv .venv") == 1
+
+
+def test_make_and_the_pipeline_name_stages_and_configs_that_exist(repository: Path) -> None:
+    places = [repository / name for name in ("Makefile", "dvc.yaml") if (repository / name).exists()]
+    text = "\n".join(place.read_text(encoding="utf-8") for place in places)
+    modules = set(re.findall(r"-m sacroleak\.([\w.]+)", text))
+    assert modules
+    for module in modules:
+        stage = ast.parse((repository / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+        assert "main" in {node.name for node in stage.body if isinstance(node, ast.FunctionDef)}, module
+    for config in set(re.findall(r"configs/[\w/]+\.yaml", text)):
+        assert (repository / config).is_file(), config
 
 
 def test_an_old_python_is_refused_with_a_way_out(repository: Path, tmp_path: Path) -> None:
