@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def pelvis(seed: int) -> Anatomy:
 def value_mm(anatomy: Anatomy, name: str, points: Points) -> Points:
     """The field's distance at the voxel nearest to each point, mm."""
     i, j, k = np.rint(anatomy.geometry.to_index(points)).astype(int).T
-    return anatomy.fields[name][i, j, k] * STEP_MM
+    return np.asarray(anatomy.fields[name][i, j, k] * STEP_MM)
 
 
 def volume_ml(anatomy: Anatomy, name: str) -> float:
@@ -34,7 +35,8 @@ def volume_ml(anatomy: Anatomy, name: str) -> float:
 
 
 def centre_mm(anatomy: Anatomy, name: str) -> Points:
-    return anatomy.geometry.to_lps(np.argwhere(anatomy.fields[name] < 0).mean(axis=0))
+    centre: Points = anatomy.geometry.to_lps(np.argwhere(anatomy.fields[name] < 0).mean(axis=0))
+    return centre
 
 
 def touches_border(field: DistanceField) -> bool:
@@ -57,8 +59,16 @@ def test_no_voxel_lies_in_two_structures(seed: int) -> None:
     assert np.max(inside) == 1
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_each_bone_is_one_piece(seed: int) -> None:
+    for name in ("sacrum", "hip_left", "hip_right", "l5", "disc", "femur_left", "coccyx"):
+        regions, _ = ndimage.label(pelvis(seed).fields[name] < 0, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(regions.ravel())[1:]
+        assert sizes.max() > 0.99 * sizes.sum(), name
+
+
 @pytest.mark.parametrize(("name", "low", "high"), [
-    ("sacrum", 120, 290), ("canal", 6, 35), ("hip_left", 200, 480), ("hip_right", 200, 480), ("l5", 35, 85),
+    ("sacrum", 120, 310), ("canal", 6, 35), ("hip_left", 200, 480), ("hip_right", 200, 480), ("l5", 35, 85),
     ("l4", 35, 85), ("disc", 4, 25), ("coccyx", 0.5, 12),
 ])
 @pytest.mark.parametrize("seed", SEEDS)
@@ -70,8 +80,8 @@ def test_volumes_are_those_of_adults(seed: int, name: str, low: float, high: flo
 def test_sacrum_has_the_size_of_an_adults(seed: int) -> None:
     anatomy = pelvis(seed)
     extent = np.ptp(np.argwhere(anatomy.fields["sacrum"] < 0), axis=0) * anatomy.geometry.spacing_mm
-    assert 94 < extent[0] < 130
-    assert 80 < np.hypot(extent[1], extent[2]) < 165
+    assert 94 < extent[0] < 135
+    assert 80 < np.hypot(extent[1], extent[2]) < 185
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -137,11 +147,10 @@ def test_foramina_have_bone_above_and_below(seed: int, side: str) -> None:
     """Between two mouths of one side lies bone: they are holes, not one slit."""
     anatomy = pelvis(seed)
     mouths = anatomy.landmarks[f"anterior_foramina_{side}"]
-    canal = anatomy.landmarks["canal_centreline"]
-    for upper, lower in zip(mouths[:-1], mouths[1:], strict=True):
-        between = (upper + lower) / 2.0
-        inner = canal[np.abs(canal - between).sum(axis=1).argmin()]
-        way = between + np.linspace(0.0, 0.6, 15)[:, None] * (inner * [0, 1, 1] + between * [1, 0, 0] - between)
+    for upper, lower in pairwise(mouths):
+        down = (lower - upper) * [0.0, 1.0, 1.0]
+        back = np.array([0.0, -down[2], down[1]]) / np.linalg.norm(down)
+        way = (upper + lower) / 2.0 + np.arange(0.0, 12.0, 0.5)[:, None] * back
         assert (value_mm(anatomy, "sacrum", way) < 0).any()
 
 

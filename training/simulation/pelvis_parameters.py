@@ -102,27 +102,30 @@ def draw_pelvis(rng: np.random.Generator) -> PelvisParameters:
 
 def draw_sacrum(rng: np.random.Generator) -> SacrumParameters:
     """Draw one sacrum; left and right differ by a few mm."""
-    half_width = float(rng.uniform(51.0, 61.0))
+    half_width = float(rng.uniform(51.0, 64.0))
     size = half_width / 56.0
     uneven = float(np.clip(rng.normal(0.0, 1.5), -4.0, 4.0))
     return SacrumParameters(
         length_mm=_around(rng, 113.0 * size**0.5, 7.0), half_width_left_mm=half_width + uneven,
-        half_width_right_mm=half_width - uneven, slope_deg=_around(rng, 42.0, 7.0), wedge_deg=rng.uniform(6.0, 12.0),
-        kyphosis_deg=rng.uniform(40.0, 80.0), bend_at=rng.uniform(0.55, 0.7), lean_mm=_around(rng, 0.0, 2.0),
+        half_width_right_mm=half_width - uneven, slope_deg=_around(rng, 42.0, 7.0), wedge_deg=rng.uniform(10.0, 18.0),
+        kyphosis_deg=rng.uniform(40.0, 80.0), bend_at=rng.uniform(0.66, 0.8), lean_mm=_around(rng, 0.0, 2.0),
         body_half_width_mm=_around(rng, 25.0 * size, 1.5), body_half_depth_mm=_around(rng, 15.8 * size, 1.0),
         hollow=rng.uniform(0.6, 1.3), mass_depth=rng.uniform(0.85, 1.15), top_left_mm=_around(rng, 0.0, 2.0),
         top_right_mm=_around(rng, 0.0, 2.0), canal_half_width_mm=_around(rng, 14.5, 1.3),
         canal_half_depth_mm=_around(rng, 7.6, 0.8), lamina_mm=rng.uniform(4.0, 6.5), crest_mm=rng.uniform(5.0, 13.0),
         hiatus=rng.uniform(0.72, 0.86), facet_mm=_around(rng, 7.0, 0.6),
-        foramina_left_mm=_four(rng, (6.6, 6.2, 5.2, 4.4), 0.6), foramina_right_mm=_four(rng, (6.6, 6.2, 5.2, 4.4), 0.6),
-        dorsal_foramina_mm=_four(rng, (3.2, 3.2, 2.9, 2.6), 0.3), foramen_shift_mm=_four(rng, (0, 0, 0, 0), 1.0),
+        foramina_left_mm=_four(rng, (6.3, 5.5, 4.5, 3.7), 0.5), foramina_right_mm=_four(rng, (6.3, 5.5, 4.5, 3.7), 0.5),
+        dorsal_foramina_mm=_four(rng, (3.2, 3.2, 2.9, 2.6), 0.3), foramen_shift_mm=_four(rng, (0, 0, 0, 0), 0.7),
     )
 
 
 def draw_spine(rng: np.random.Generator, sacrum: SacrumParameters) -> SpineParameters:
     """Draw L5, L4 and the discs to go with a sacrum."""
+    disc_mm = float(rng.uniform(6.0, 13.0))
+    # The wedge stays open behind: at least 3 mm are left at the disc's back edge.
+    widest_deg = float(np.rad2deg(np.arctan((disc_mm - 3.0) / sacrum.body_half_depth_mm)))
     return SpineParameters(
-        disc_mm=rng.uniform(6.0, 13.0), disc_angle_deg=rng.uniform(6.0, 18.0), disc_bulge=rng.uniform(1.0, 1.08),
+        disc_mm=disc_mm, disc_angle_deg=min(rng.uniform(6.0, 18.0), widest_deg), disc_bulge=rng.uniform(1.0, 1.08),
         upper_disc_mm=rng.uniform(8.0, 14.0), upper_angle_deg=rng.uniform(4.0, 12.0),
         body_height_mm=_around(rng, 27.0, 1.5), body_half_width_mm=sacrum.body_half_width_mm * rng.uniform(0.95, 1.05),
         body_half_depth_mm=sacrum.body_half_depth_mm * rng.uniform(1.0, 1.12), body_wedge_deg=rng.uniform(4.0, 12.0),
@@ -134,7 +137,7 @@ def draw_hips(rng: np.random.Generator) -> HipParameters:
     """Draw both hip bones and femora."""
     return HipParameters(
         wide=rng.uniform(0.94, 1.06), deep=rng.uniform(0.92, 1.08), tall=rng.uniform(0.92, 1.06),
-        flare_mm=_around(rng, 0.0, 5.0), thickness=rng.uniform(0.88, 1.15),
+        flare_mm=_around(rng, 0.0, 5.0), thickness=rng.uniform(0.92, 1.25),
         left_shift_mm=tuple(rng.normal(0.0, 1.0, 3).tolist()), joint_left_mm=rng.uniform(2.0, 4.0),
         joint_right_mm=rng.uniform(2.0, 4.0), symphysis_mm=rng.uniform(3.0, 6.0), head_mm=rng.uniform(21.0, 25.5),
         femur_turn_deg=rng.uniform(-15.0, 30.0), femur_spread_deg=rng.uniform(-4.0, 14.0),

@@ -5,6 +5,7 @@ the S1 endplate's centre; they were read off the mean shape of the 30 patients o
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.training.simulation import sdf
@@ -14,7 +15,7 @@ from sacroleak.training.simulation.sdf import Field, Vector
 Row = tuple[tuple[float, float, float, float], ...]
 
 BLADE: tuple[Row, ...] = (
-    ((66, 34, 34, 5.0), (80, 26, 40, 5.0), (91, 18, 42, 5.0), (104, 8, 38, 5.0), (116, -4, 33, 5.0)),
+    ((66, 34, 31, 5.0), (80, 26, 35, 5.0), (91, 18, 37, 5.0), (104, 8, 34, 5.0), (116, -4, 30, 5.0)),
     ((57, 45, 21, 8.0), (68, 34, 21, 7.5), (93, 14, 21, 3.8), (112, -4, 21, 4.0), (127, -18, 21, 5.0)),
     ((52, 56, 6, 6.5), (62, 34, 6, 7.5), (85, 9, 6, 4.5), (111, -16, 6, 4.0), (130, -34, 6, 6.5)),
     ((48, 61, -9, 6.5), (58, 38, -9, 10.0), (71, 16, -9, 7.5), (100, -13, -9, 4.0), (124, -47, -9, 6.5)),
@@ -26,16 +27,16 @@ BLADE: tuple[Row, ...] = (
 """Iliac blade: rows from above, each from the back (PSIS) to the front (ASIS); x, y, z and half the thickness, mm."""
 
 COLUMN: tuple[tuple[tuple[float, float, float, float], tuple[float, float, float, float]], ...] = (
-    ((76, -4, -69, 11.0), (67, 4, -99, 10.0)), ((67, 4, -99, 10.0), (66, 10, -124, 13.0)),
-    ((66, 10, -124, 13.0), (60, 6, -150, 12.0)), ((72, 4, -99, 6.0), (88, 3, -97, 5.0)),
-    ((58, 24, -99, 4.0), (68, 8, -99, 8.0)),
-    ((80, -43, -78, 9.0), (58, -46, -99, 9.0)), ((58, -46, -99, 9.0), (40, -54, -112, 7.5)),
-    ((40, -54, -112, 7.5), (14, -62, -116, 8.0)), ((14, -62, -116, 8.0), (13, -50, -137, 7.5)),
-    ((13, -50, -137, 7.5), (30, -30, -151, 5.5)), ((30, -30, -151, 5.5), (54, -4, -158, 8.0)),
+    ((76, -4, -69, 12.0), (67, 5, -99, 11.0)), ((67, 5, -99, 11.0), (66, 9, -124, 13.5)),
+    ((66, 10, -124, 13.5), (61, 5, -148, 14.5)), ((72, 4, -99, 6.0), (88, 3, -97, 5.0)),
+    ((57, 22, -99, 3.0), (68, 8, -99, 8.0)), ((61, -16, -108, 4.5), (60, -40, -104, 5.5)),
+    ((80, -43, -78, 9.0), (58, -46, -99, 9.0)), ((58, -46, -99, 9.5), (40, -54, -112, 8.0)),
+    ((40, -54, -112, 8.0), (14, -62, -116, 9.5)), ((14, -62, -116, 9.5), (13, -50, -137, 8.5)),
+    ((13, -50, -137, 8.5), (29, -34, -152, 6.5)), ((29, -34, -152, 6.5), (54, -4, -159, 9.0)),
 )
 """Ischium, superior and inferior pubic rami: rods with both ends' x, y, z and radius, mm."""
 
-SOCKET_MM = (92.0, -22.0, -86.0)
+SOCKET_MM = (90.0, -23.0, -94.0)
 """Centre of the femoral head."""
 
 MEAN_HALF_WIDTH_MM = 57.0
@@ -43,7 +44,7 @@ MEAN_HALF_WIDTH_MM = 57.0
 
 
 def build_hips(p: PelvisParameters, sacrum: Field, geometry: Geometry) -> dict[str, Field]:
-    """Fields `hip_left`, `hip_right`, `femur_left`, `femur_right`; hips keep a joint's width from the solid `sacrum`."""
+    """Fields `hip_left`, `hip_right`, `femur_left`, `femur_right`; hips keep the joint's width from solid `sacrum`."""
     fields: dict[str, Field] = {}
     for name, side, joint in (("left", 1.0, p.hips.joint_left_mm), ("right", -1.0, p.hips.joint_right_mm)):
         half_width = p.sacrum.half_width_left_mm if side > 0 else p.sacrum.half_width_right_mm
@@ -76,9 +77,10 @@ def _hip(p: PelvisParameters, side: float, stretch: float, geometry: Geometry) -
         sdf.join(field, geometry, sdf.plate(corners, radii))
     for a, b in COLUMN:
         ends = place(p, side, stretch, np.array([a[:3], b[:3]]))
-        sdf.join(field, geometry, sdf.cone(ends[0], ends[1], a[3] * p.hips.thickness, b[3] * p.hips.thickness), blend_mm=5.0)
+        rod = sdf.cone(ends[0], ends[1], a[3] * p.hips.thickness, b[3] * p.hips.thickness)
+        sdf.join(field, geometry, rod, blend_mm=5.0)
     socket = place(p, side, stretch, np.array([SOCKET_MM]))[0]
-    sdf.join(field, geometry, _cup(socket, side, p.hips.head_mm + 9.0), blend_mm=5.0)
+    sdf.join(field, geometry, _cup(socket, side, p.hips.head_mm + 11.0), blend_mm=5.0)
     sdf.cut(field, geometry, sdf.cone(socket, socket + [side * 40.0, -14.0, -22.0], p.hips.head_mm + 3.0), blend_mm=2.0)
     block = sdf.block_of(geometry, np.array([-60.0, -140.0, -220.0]), np.array([60.0, 60.0, 60.0]))
     x = sdf.coordinates(geometry, block)[0]
@@ -88,15 +90,22 @@ def _hip(p: PelvisParameters, side: float, stretch: float, geometry: Geometry) -
 
 def _blade(p: PelvisParameters, side: float, stretch: float) -> list[tuple[Vector, Vector]]:
     """The iliac blade as thick triangles: corners (3, 3) and half thicknesses (3,)."""
-    knots = np.array(BLADE, dtype=np.float64)
+    knots = _refine(_refine(np.array(BLADE, dtype=np.float64), 0), 1)
     placed = place(p, side, stretch, knots[..., :3].reshape(-1, 3)).reshape(knots.shape[0], knots.shape[1], 3)
     radii = knots[..., 3] * p.hips.thickness
-    triangles = []
+    triangles: list[tuple[Vector, Vector]] = []
     for i in range(knots.shape[0] - 1):
         for j in range(knots.shape[1] - 1):
-            for ring in (((i, j), (i + 1, j), (i, j + 1)), ((i + 1, j + 1), (i + 1, j), (i, j + 1))):
-                triangles.append((np.array([placed[at] for at in ring]), np.array([radii[at] for at in ring])))
+            rings = (((i, j), (i + 1, j), (i, j + 1)), ((i + 1, j + 1), (i + 1, j), (i, j + 1)))
+            triangles.extend((np.array([placed[at] for at in ring]), np.array([radii[at] for at in ring]))
+                             for ring in rings)
     return triangles
+
+
+def _refine(knots: Vector, axis: int) -> Vector:
+    """Twice as many knots along one axis of the control net, on cubic curves through the given ones."""
+    given = np.arange(knots.shape[axis])
+    return np.asarray(CubicSpline(given, knots, axis=axis)(np.arange(0.0, given[-1] + 0.25, 0.5)))
 
 
 def _cup(socket: Vector, side: float, radius: float) -> sdf.Solid:
@@ -124,8 +133,8 @@ def _femur(p: PelvisParameters, side: float, stretch: float, geometry: Geometry)
     shaft = trochanter + 140.0 * down
     for a, b, ra, rb in (
         (head, head, p.hips.head_mm, p.hips.head_mm), (head + 12.0 * out + 7.0 * down, trochanter, 15.0, 14.0),
-        (trochanter, trochanter + 12.0 * out - 16.0 * down, 15.0, 11.0), (trochanter, trochanter + 35.0 * down, 19.0, 14.0),
-        (trochanter + 30.0 * down, shaft, 14.5, 13.0),
+        (trochanter, trochanter + 12.0 * out - 16.0 * down, 15.0, 11.0),
+        (trochanter, trochanter + 35.0 * down, 19.0, 14.0), (trochanter + 30.0 * down, shaft, 14.5, 13.0),
     ):
         sdf.join(field, geometry, sdf.cone(a, b, ra, rb), blend_mm=6.0)
     return field

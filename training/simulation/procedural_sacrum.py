@@ -16,7 +16,7 @@ from sacroleak.training.simulation import sdf
 from sacroleak.training.simulation.pelvis_parameters import SacrumParameters
 from sacroleak.training.simulation.sdf import Field, Vector
 
-FORAMEN_AT = (0.27, 0.47, 0.64, 0.79)
+FORAMEN_AT = (0.27, 0.47, 0.65, 0.81)
 """Levels of the S1-S4 foramina as shares of the sacrum's length (between the bodies, heights 30:25:20:18:16 mm)."""
 
 FORAMEN_U_MM = (22.0, 19.5, 17.5, 15.5)
@@ -38,9 +38,10 @@ class Axis:
 
     def place(self, s: npt.ArrayLike, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
         """LPS mm of axis coordinates; (..., 3)."""
-        s, u, v = np.broadcast_arrays(*(np.asarray(c, dtype=np.float64) for c in (s, u, v)))
-        at = [np.stack([np.interp(s, self.s, part[:, i]) for i in range(3)], axis=-1) for part in (self.points, self.back)]
-        return np.asarray(at[0] + v[..., None] * at[1] + u[..., None] * np.array([1.0, 0.0, 0.0]), dtype=np.float64)
+        s, u, v = (np.asarray(c) for c in np.broadcast_arrays(s, u, v))
+        at = [np.stack([np.interp(s, self.s, part[:, i]) for i in range(3)], axis=-1)
+              for part in (self.points, self.back)]
+        return np.asarray(at[0] + v[..., None] * at[1] + u[..., None] * np.array([1.0, 0.0, 0.0]))
 
     def unbend(self, x: Field, y: Field, z: Field) -> tuple[Field, Field, Field]:
         """Axis coordinates (s, u, v) of a block's voxels from its open coordinate arrays."""
@@ -82,9 +83,10 @@ class Profile:
     side: Vector
     lamina: Vector
 
-    def at(self, name: str, s: npt.ArrayLike) -> Field:
+    def at(self, name: str, s: Field) -> Field:
         """One entry at places `s`, same shape, float32."""
-        return np.interp(s, self.s, getattr(self, name)).astype(np.float32)
+        values: Vector = getattr(self, name)
+        return np.interp(s, self.s, values).astype(np.float32)
 
 
 def bent_axis(p: SacrumParameters, tilt_deg: float) -> Axis:
@@ -92,7 +94,7 @@ def bent_axis(p: SacrumParameters, tilt_deg: float) -> Axis:
     s = np.arange(-REACH_MM, p.length_mm + REACH_MM + 0.5, 0.5)
     share = np.clip(s / p.length_mm, 0.0, 1.0)
     bend = np.clip((share - p.bend_at + 0.3) / 0.6, 0.0, 1.0)
-    turn = 0.2 * share + 0.8 * bend * bend * (3.0 - 2.0 * bend)
+    turn = 0.1 * share + 0.9 * bend * bend * (3.0 - 2.0 * bend)
     angle = np.deg2rad(p.slope_deg + tilt_deg + p.wedge_deg - p.kyphosis_deg * turn)
     zero = np.zeros_like(s)
     down = np.stack([zero, np.sin(angle), -np.cos(angle)], axis=-1)
@@ -103,27 +105,37 @@ def bent_axis(p: SacrumParameters, tilt_deg: float) -> Axis:
     return Axis(s=s, points=points, down=down, back=back)
 
 
+KNOTS: dict[str, tuple[tuple[float, float], ...]] = {
+    "body_depth": ((0, 1), (0.17, 0.8), (0.35, 0.66), (0.55, 0.5), (0.67, 0.43), (1, 0.27)),
+    "body_width": ((0, 1), (0.12, 0.82), (0.27, 0.66), (0.5, 0.58), (0.7, 0.52), (1, 0.36)),
+    "canal_depth": ((0, 1), (0.2, 0.85), (0.5, 0.5), (0.7, 0.34), (1, 0.26)),
+    "canal_width": ((0, 1), (0.2, 0.88), (0.5, 0.62), (0.7, 0.42), (1, 0.3)),
+    "mass_front": ((0, 2), (0.1, -2), (0.25, -5), (0.5, -3), (1, -2)),
+    "mass_edge": ((0, 10), (0.1, 0), (0.18, -12), (0.3, -21), (0.4, -22), (0.5, -16), (0.62, -8), (1, -3)),
+    "mass_back": ((0, 19), (0.15, 20), (0.3, 18), (0.4, 18), (0.52, 16), (0.67, 11), (0.85, 8), (1, 5)),
+    "side": ((0, 1), (0.18, 1), (0.32, 0.95), (0.46, 0.86), (0.6, 0.77), (0.72, 0.68), (0.84, 0.54), (0.93, 0.4),
+             (1, 0.21)),
+    "lamina": ((0, 1), (0.5, 0.85), (1, 0.6)),
+}
+"""The cross-section down the axis: (share of the length, value), values are factors on the drawn size, or mm from
+the axis for the lateral mass's front (`mass_front` inside, `mass_edge` at the joint) and back. Measured on Han et
+al.'s patients for S1-S3 and carried on to S5 by the taper of the Visible Human's sacrum."""
+
+
 def profile(p: SacrumParameters) -> Profile:
-    """The cross-section along the axis; knots are shares of the length, figures measured on Han et al.'s patients."""
+    """The cross-section along the axis of one drawn sacrum."""
     s = np.linspace(-REACH_MM, p.length_mm + REACH_MM, 300)
-    t = s / p.length_mm
-
-    def run(*knots: tuple[float, float]) -> Vector:
-        return np.interp(t, [k[0] for k in knots], [k[1] for k in knots])
-
-    body_depth = p.body_half_depth_mm * run((0, 1), (0.17, 0.8), (0.35, 0.66), (0.55, 0.5), (0.67, 0.43), (1, 0.27))
-    width = run((0, 1), (0.12, 0.82), (0.27, 0.66), (0.5, 0.58), (0.7, 0.52), (1, 0.36))
-    ripple = 1.0 + 0.05 * np.cos(2.0 * np.pi * 5.0 * np.clip(t, 0.0, 1.0) ** 0.9)
-    depth = p.canal_half_depth_mm * run((0, 1), (0.2, 0.85), (0.5, 0.5), (0.7, 0.34), (1, 0.26))
-    side = run((0, 56), (0.18, 56), (0.32, 53), (0.46, 48), (0.6, 43), (0.72, 38), (0.84, 30), (0.93, 22), (1, 12))
+    share = s / p.length_mm
+    runs = {name: np.interp(share, [k[0] for k in knots], [k[1] for k in knots]) for name, knots in KNOTS.items()}
+    # A slight swelling at each end of a body marks where the sacral discs have fused.
+    ripple = 1.0 + 0.05 * np.cos(2.0 * np.pi * 5.0 * np.clip(share, 0.0, 1.0) ** 0.9)
+    body_depth, depth = p.body_half_depth_mm * runs["body_depth"], p.canal_half_depth_mm * runs["canal_depth"]
     return Profile(
-        s=s, body_width=p.body_half_width_mm * width * ripple, body_depth=body_depth * ripple,
+        s=s, body_width=p.body_half_width_mm * runs["body_width"] * ripple, body_depth=body_depth * ripple,
         canal_centre=body_depth + depth + 0.5, canal_depth=depth,
-        canal_width=p.canal_half_width_mm * run((0, 1), (0.2, 0.88), (0.5, 0.62), (0.7, 0.42), (1, 0.3)),
-        mass_front=run((0, 0), (0.1, -3), (0.25, -4), (0.5, -3), (1, -2)),
-        mass_edge=run((0, 5), (0.1, -2), (0.18, -12), (0.32, -19), (0.46, -14), (0.6, -8), (1, -3)),
-        mass_back=p.mass_depth * run((0, 12), (0.22, 14), (0.37, 18), (0.52, 16), (0.67, 11), (0.85, 8), (1, 5)),
-        side=side / 56.0, lamina=p.lamina_mm * run((0, 1), (0.5, 0.85), (1, 0.6)),
+        canal_width=p.canal_half_width_mm * runs["canal_width"], mass_front=runs["mass_front"],
+        mass_edge=runs["mass_edge"], mass_back=p.mass_depth * runs["mass_back"], side=runs["side"],
+        lamina=p.lamina_mm * runs["lamina"],
     )
 
 
@@ -145,7 +157,8 @@ def build_sacrum(p: SacrumParameters, tilt_deg: float, geometry: Geometry) -> Sa
     openings = _foramina(p, axis, shape, bone, geometry)
     canal[block] = sdf.to_unit_slope(_canal(p, shape, (s, u, v), top), float(geometry.spacing_mm[0]))
     bone[block] = np.maximum(bone[block], -canal[block])
-    return Sacrum(bone=bone, canal=canal, solid=solid, axis=axis, landmarks=_landmarks(p, axis, shape, tilt_deg, openings))
+    landmarks = _landmarks(p, axis, shape, tilt_deg, openings)
+    return Sacrum(bone=bone, canal=canal, solid=solid, axis=axis, landmarks=landmarks)
 
 
 def _endplate(p: SacrumParameters, tilt_deg: float, y: Field, z: Field) -> Field:
@@ -156,10 +169,10 @@ def _endplate(p: SacrumParameters, tilt_deg: float, y: Field, z: Field) -> Field
 
 def _ala_top(p: SacrumParameters, tilt_deg: float, x: Field, y: Field, z: Field) -> Field:
     """Height above the alae's upper faces, which fall away less steeply than the endplate; left and right differ."""
-    angle = np.deg2rad(p.slope_deg + tilt_deg - 28.0)
+    angle = np.deg2rad(p.slope_deg + tilt_deg - 38.0)
     offset = np.where(x > 0, p.top_left_mm, p.top_right_mm).astype(np.float32)
-    saddle = 4.0 - 5.0 * np.sin(np.clip(np.abs(x) / 60.0, 0.0, 1.0) * np.pi).astype(np.float32)
-    return np.asarray(-np.float32(np.sin(angle)) * y + np.float32(np.cos(angle)) * z - 4.0 - offset - saddle,
+    saddle = 2.0 * np.cos(np.clip(np.abs(x) / 50.0, 0.0, 1.0) * 2.0 * np.pi).astype(np.float32)
+    return np.asarray(-np.float32(np.sin(angle)) * y + np.float32(np.cos(angle)) * z - 12.0 - offset - saddle,
                       dtype=np.float32)
 
 
@@ -173,9 +186,10 @@ def _bodies_and_masses(
     half = np.where(u > 0, p.half_width_left_mm, p.half_width_right_mm).astype(np.float32)
     side = np.abs(u) - half * shape.at("side", s) + 0.12 * (v + 5.0)
     inner, edge = shape.at("mass_front", s), shape.at("mass_edge", s)
-    lateral = np.clip((np.abs(u) / (half * shape.at("side", s)) - 0.35) / 0.65, 0.0, 1.2)
-    front = inner + np.float32(p.hollow) * (edge - inner) * lateral * lateral - v
-    back = v - shape.at("mass_back", s)
+    lateral = np.clip((np.abs(u) / (half * shape.at("side", s)) - 0.35) / 0.65, 0.0, 1.2).astype(np.float32)
+    front = inner + np.float32(p.hollow) * (edge - inner) * lateral * (0.4 + 0.6 * lateral) - v
+    # The lateral masses thin toward the joint's back edge, where the interosseous ligaments attach.
+    back = v - shape.at("mass_back", s) + 8.0 * lateral * lateral
     mass = sdf.smooth_max(sdf.smooth_max(side, front, 6.0), back, 6.0)
     mass = sdf.smooth_max(sdf.smooth_max(mass, np.maximum(ala_top, top - 3.0), 5.0), bottom, 6.0)
     return sdf.smooth_min(body, mass, 8.0)
@@ -197,8 +211,8 @@ def _arch(p: SacrumParameters, shape: Profile, s: Field, u: Field, v: Field) -> 
     depth = v - shape.at("canal_centre", s)
     lamina, half = shape.at("lamina", s), shape.at("canal_depth", s)
     shell = sdf.ellipse(u, depth, shape.at("canal_width", s) + 1.3 * lamina, half + lamina)
-    upper = np.float32(0.1 * p.length_mm) - s - 0.35 * np.abs(u)
-    lower = s - np.float32(p.hiatus * p.length_mm) - 0.5 * np.abs(u)
+    upper = np.asarray(np.float32(0.1 * p.length_mm) - s - 0.35 * np.abs(u), dtype=np.float32)
+    lower = np.asarray(s - np.float32(p.hiatus * p.length_mm) - 0.5 * np.abs(u), dtype=np.float32)
     return sdf.smooth_max(sdf.smooth_max(shell, upper, 3.0), lower, 3.0)
 
 
@@ -206,18 +220,22 @@ def _processes(p: SacrumParameters, axis: Axis, shape: Profile, bone: Field, geo
     """Superior articular processes, median crest, and the lateral tubercles, onto the bone in place."""
     dorsal = shape.canal_centre + shape.canal_depth + shape.lamina
     for side in (-1.0, 1.0):
-        root = axis.place(0.1 * p.length_mm, side * 22.0, np.interp(0.1 * p.length_mm, shape.s, shape.canal_centre) + 2.0)
-        tip = axis.place(-11.0, side * 23.0, np.interp(0.0, shape.s, shape.canal_centre) + 6.0)
+        low = 0.1 * p.length_mm
+        root = axis.place(low, side * 22.0, np.interp(low, shape.s, shape.canal_centre) + 2.0)
+        tip = axis.place(2.0, side * 22.5, np.interp(0.0, shape.s, shape.canal_centre) + 8.0)
         sdf.join(bone, geometry, sdf.cone(root, tip, p.facet_mm + 1.0, p.facet_mm - 1.0), blend_mm=4.0)
         for share in (0.3, 0.45, 0.6):
-            at = axis.place(share * p.length_mm, side * np.interp(share, [0.3, 0.6], [32.0, 24.0]),
-                            np.interp(share * p.length_mm, shape.s, shape.mass_back))
-            sdf.join(bone, geometry, sdf.cone(at, at + [0.0, 2.0, 0.0], 4.5), blend_mm=4.0)
+            at = axis.place(share * p.length_mm, side * np.interp(share, [0.3, 0.6], [31.0, 23.0]),
+                            np.interp(share * p.length_mm, shape.s, shape.mass_back) - 4.0)
+            along = 5.0 * axis.down[np.searchsorted(axis.s, share * p.length_mm)]
+            sdf.join(bone, geometry, sdf.cone(at - along, at + along, 5.5), blend_mm=8.0)
     for share, height in ((0.2, 1.0), (0.38, 1.0), (0.54, 0.8), (0.66, 0.5)):
         where = share * p.length_mm
-        base = np.interp(where, shape.s, dorsal)
-        foot, tip = axis.place([where - 4.0, where + 4.0], 0.0, [base - 2.0, base + height * p.crest_mm - 3.0])
-        sdf.join(bone, geometry, sdf.cone(foot, tip, 4.0, 3.0), blend_mm=3.0)
+        base, below = (float(np.interp(w, shape.s, dorsal)) for w in (where, where + 0.16 * p.length_mm))
+        foot, tip, ridge = axis.place([where - 3.0, where + 3.0, where + 0.16 * p.length_mm], 0.0,
+                                      [base - 2.0, base + height * p.crest_mm - 4.0, below])
+        sdf.join(bone, geometry, sdf.cone(foot, tip, 5.0, 3.5), blend_mm=6.0)
+        sdf.join(bone, geometry, sdf.cone(tip, ridge, 3.5, 3.0), blend_mm=6.0)
 
 
 def _foramina(p: SacrumParameters, axis: Axis, shape: Profile, bone: Field, geometry: Geometry) -> dict[str, Points]:
@@ -236,7 +254,7 @@ def _foramina(p: SacrumParameters, axis: Axis, shape: Profile, bone: Field, geom
 
 
 def _foramen_way(axis: Axis, shape: Profile, where: float, u: float, radius: float) -> Points:
-    """A foramen's course: (5, 3) LPS mm at the canal, the bend, the pelvic mouth, the groove beyond, the dorsal mouth."""
+    """A foramen's course, (5, 3) LPS mm: canal, bend, pelvic mouth, groove beyond it, dorsal mouth."""
     centre, width = (float(np.interp(where, shape.s, part)) for part in (shape.canal_centre, shape.canal_width))
     back = float(np.interp(where, shape.s, shape.mass_back + shape.lamina))
     front = float(np.interp(where, shape.s, shape.mass_front))

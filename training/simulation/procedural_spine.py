@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Geometry
 from sacroleak.training.simulation import sdf
 from sacroleak.training.simulation.pelvis_parameters import PelvisParameters, SpineParameters
 from sacroleak.training.simulation.procedural_sacrum import Axis
 from sacroleak.training.simulation.sdf import Field, Solid, Vector
+
+Place = tuple[float, float, float]
+Rod = tuple[Place, Place, tuple[float, float]]
+"""Start and stop in a frame's mm, and the radius at both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,7 +45,8 @@ def build_spine(p: PelvisParameters, geometry: Geometry) -> dict[str, Field]:
     endplate = Frame(origin=np.zeros(3), axes=axes)
     lower = endplate.above(spine.disc_mm, spine.disc_angle_deg, spine.turn_deg)
     upper = lower.above(spine.body_height_mm, spine.body_wedge_deg).above(spine.upper_disc_mm, spine.upper_angle_deg)
-    fields = {"l5": _vertebra(spine, lower, geometry), "l4": _vertebra(spine, upper, geometry), "disc": sdf.empty(geometry)}
+    fields = {"l5": _vertebra(spine, lower, geometry), "l4": _vertebra(spine, upper, geometry)}
+    fields["disc"] = sdf.empty(geometry)
     sdf.join(fields["disc"], geometry, _disc(p, endplate, lower))
     return fields
 
@@ -54,13 +58,13 @@ def build_coccyx(p: PelvisParameters, axis: Axis, geometry: Geometry) -> Field:
     at, down = axis.points[end] + axis.down[end] * 5.0, axis.down[end]
     turn = np.deg2rad(p.coccyx_turn_deg) / 3.0
     for share, radius in ((0.4, 5.5), (0.33, 4.5), (0.27, 3.5)):
-        rotated = np.array([0.0, np.cos(turn) * down[1] + np.sin(turn) * down[2],
-                            -np.sin(turn) * down[1] + np.cos(turn) * down[2]])
-        down = rotated
+        down = np.array([0.0, np.cos(turn) * down[1] + np.sin(turn) * down[2],
+                         -np.sin(turn) * down[1] + np.cos(turn) * down[2]])
         stop = at + down * share * p.coccyx_mm
         across = np.array([radius, 0.0, 0.0])
         for side in (-0.6, 0.6):
-            sdf.join(field, geometry, sdf.cone(at + side * across, stop + 0.6 * side * across, 0.7 * radius), blend_mm=3.0)
+            rod = sdf.cone(at + side * across, stop + 0.6 * side * across, 0.7 * radius)
+            sdf.join(field, geometry, rod, blend_mm=3.0)
         at = stop
     return field
 
@@ -100,36 +104,34 @@ def _disc(p: PelvisParameters, lower: Frame, upper: Frame) -> Solid:
 def _vertebra(p: SpineParameters, frame: Frame, geometry: Geometry) -> Field:
     """Body, pedicles, arch, transverse, spinous and articular processes, with the vertebral canal cut out."""
     field = sdf.empty(geometry)
-    width, depth, height = p.body_half_width_mm, p.body_half_depth_mm, p.body_height_mm
-    sdf.join(field, geometry, _body(frame, (width, depth), height, p.body_wedge_deg))
-    back = 0.82 * depth
-    for side in (-1.0, 1.0):
-        for points, radii, blend in _side_processes(p, side, back):
-            sdf.join(field, geometry, sdf.cone(frame.place(*points[0]), frame.place(*points[1]), *radii), blend_mm=blend)
-    spine_root, spine_tip = (0.0, back + 20.0, 0.38 * height), (0.0, back + 20.0 + p.spinous_mm, 0.2 * height)
-    for rise in (-4.0, 4.0):
-        root, tip = ((q[0], q[1], q[2] + rise) for q in (spine_root, spine_tip))
-        sdf.join(field, geometry, sdf.cone(frame.place(*root), frame.place(*tip), 3.5, 4.0), blend_mm=3.0)
-    sdf.cut(field, geometry, sdf.cone(frame.place(0, back + 9.0, -10.0), frame.place(0, back + 8.0, height + 12.0), 8.5),
-            blend_mm=1.5)
-    for side in (-7.0, 7.0):
-        sdf.cut(field, geometry, sdf.cone(frame.place(side, back + 6.0, -8), frame.place(side, back + 6.0, height + 8), 5.0),
-                blend_mm=1.5)
+    height, back = p.body_height_mm, 0.82 * p.body_half_depth_mm
+    sdf.join(field, geometry, _body(frame, (p.body_half_width_mm, p.body_half_depth_mm), height, p.body_wedge_deg))
+    for rod in (*_side_processes(p, 1.0, back), *_side_processes(p, -1.0, back), *_spinous_process(p, back)):
+        solid = sdf.cone(frame.place(*rod[0]), frame.place(*rod[1]), *rod[2])
+        sdf.join(field, geometry, solid, blend_mm=3.0)
+    for left, behind, radius in ((0.0, 9.0, 8.0), (-6.5, 6.5, 5.0), (6.5, 6.5, 5.0)):
+        low, high = (frame.place(left, back + behind, up) for up in (-8.0, height + 10.0))
+        sdf.cut(field, geometry, sdf.cone(low, high, radius), blend_mm=1.5)
     return field
 
 
-def _side_processes(
-    p: SpineParameters, side: float, back: float
-) -> tuple[tuple[tuple[tuple[float, float, float], tuple[float, float, float]], tuple[float, float], float], ...]:
-    """One side's rods as (start, stop) in the frame's mm, (start, stop) radii, and the blend."""
+def _side_processes(p: SpineParameters, side: float, back: float) -> tuple[Rod, ...]:
+    """Pedicle, transverse process, articular processes and lamina of one side."""
     h = p.body_height_mm
-    pillar = (side * 18.0, back + 11.0, 0.6 * h)
+    pillar = (side * 19.0, back + 12.0, 0.6 * h)
     return (
-        (((side * 15.0, back - 4.0, 0.68 * h), pillar), (7.0, 6.5), 4.0),
-        ((pillar, (side * p.transverse_mm, back + 6.0, 0.72 * h)), (6.5, 4.0), 4.0),
-        ((pillar, (side * 19.0, back + 12.0, h + 8.0)), (6.0, 5.0), 3.0),
-        ((pillar, (side * 14.0, back + 19.0, 0.0)), (6.0, 5.5), 3.0),
-        (((side * 14.0, back + 19.0, 2.0), (side * 14.5, back + 18.0, -9.0)), (5.5, 5.0), 3.0),
-        ((pillar, (0.0, back + 21.0, 0.35 * h)), (4.5, 4.0), 3.0),
-        (((side * 13.0, back + 17.0, 0.15 * h), (0.0, back + 21.0, 0.25 * h)), (4.5, 4.0), 3.0),
+        ((side * 16.0, back - 5.0, 0.66 * h), pillar, (8.0, 7.5)),
+        ((side * 16.0, back - 5.0, 0.5 * h), pillar, (7.0, 7.0)),
+        (pillar, (side * p.transverse_mm, back + 7.0, 0.72 * h), (8.0, 4.5)),
+        (pillar, (side * 20.0, back + 13.0, h + 8.0), (7.5, 6.0)),
+        (pillar, (side * 14.5, back + 20.0, -6.0), (7.0, 6.0)),
+        (pillar, (0.0, back + 22.0, 0.42 * h), (5.5, 5.0)),
+        ((side * 15.0, back + 19.0, 0.1 * h), (0.0, back + 22.0, 0.22 * h), (5.5, 5.0)),
     )
+
+
+def _spinous_process(p: SpineParameters, back: float) -> tuple[Rod, ...]:
+    """The blade in the midline: two rods, one above the other."""
+    h = p.body_height_mm
+    return tuple(((0.0, back + 20.0, 0.38 * h + rise), (0.0, back + 20.0 + p.spinous_mm, 0.2 * h + rise), (3.8, 4.5))
+                 for rise in (-5.0, 4.0))

@@ -34,11 +34,11 @@ class Solid:
 
 
 def smooth_min(a: Field, b: Field, k: float) -> Field:
-    """Union whose crease is rounded over about `k` mm (the quadratic polynomial minimum); k = 0 is the plain minimum."""
+    """Union whose crease is rounded over about `k` mm (quadratic polynomial); k = 0 is the plain minimum."""
     if k <= 0.0:
         return np.minimum(a, b)
     h = np.maximum(k - np.abs(a - b), np.float32(0.0))
-    return np.minimum(a, b) - h * h * np.float32(0.25 / k)
+    return np.asarray(np.minimum(a, b) - h * h * np.float32(0.25 / k), dtype=np.float32)
 
 
 def smooth_max(a: Field, b: Field, k: float) -> Field:
