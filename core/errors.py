@@ -32,6 +32,6 @@ class ModelError(SacroleakError):
 class NotAssessableError(SacroleakError):
     """The scan is a fair CT, but it does not show what an answer needs. `reasons` are sentences for a reader."""
 
-    def __init__(self, *reasons: str) -> None:
+    def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__("; ".join(reasons))
-        self.reasons: tuple[str, ...] = reasons
+        self.reasons = reasons

@@ -39,30 +39,34 @@ def read_nifti(path: Path) -> Volume:
 
     HU are int16 where every value is whole and in range, else float32, Fortran order. Raises SeriesError.
     """
-    header = _header(path)
+    image = _opened_image(path)
+    header, proxy = image.header, image.dataobj  # nibabel empties offset and scaling of the header: the proxy has them
     shape = _shape(header)
     try:
         geometry = Geometry(affine=_affine_lps(header, shape), shape=shape)
     except GeometryError:
         raise SeriesError("the affine of the NIfTI file cannot be used: it is not finite and invertible") from None
     _require_spacing(geometry)
-    stored = _stored(path, header, shape)
-    slope, intercept = header.get_slope_inter()
-    return Volume(hu=_to_hu(stored, 1.0 if slope is None else float(slope), float(intercept or 0)), geometry=geometry)
+    stored = _stored(path, header.get_data_dtype(), shape, offset=int(proxy.offset))
+    return Volume(hu=_to_hu(stored, float(proxy.slope), float(proxy.inter)), geometry=geometry)
 
 
-def _header(path: Path) -> Header:
+def _opened_image(path: Path) -> nib.Nifti1Image:
     if path.stat().st_size == 0:
         raise SeriesError("the file is empty")
     with warnings.catch_warnings(), LoggingOutputSuppressor():  # nibabel prints repairs of odd headers
         warnings.simplefilter("ignore")
         try:
             image = nib.load(path, mmap=False)
-        except Exception:  # nibabel raises nearly every built-in error on damaged headers, with the path in it
+        except Exception:  # noqa: BLE001 - nibabel raises nearly every error on damaged headers, path included
             raise SeriesError("the file is not a readable NIfTI image: damaged or cut short") from None
     if not isinstance(image, nib.Nifti1Pair) or not isinstance(image.header, nib.Nifti1Header):
         raise SeriesError("the file is not a NIfTI image")
-    return image.header
+    # nibabel clears where the pixels begin and how they are scaled in a loaded image's header; its proxy keeps both.
+    header = image.header.copy()
+    header.set_data_offset(image.dataobj.offset)
+    header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
+    return header
 
 
 def _shape(header: Header) -> Shape:
@@ -84,7 +88,7 @@ def _affine_lps(header: Header, shape: Shape) -> Affine:
     try:
         sform, sform_code = header.get_sform(coded=True)
         qform, qform_code = header.get_qform(coded=True)
-    except Exception:  # a damaged quaternion
+    except Exception:  # noqa: BLE001 - a damaged quaternion makes nibabel raise its own error or numpy's
         raise SeriesError("the affine of the NIfTI file cannot be used: its quaternion is damaged") from None
     if sform is None and qform is None:
         raise SeriesError("the NIfTI file has no affine (sform and qform codes are 0), so left and right are unknown")
@@ -105,16 +109,15 @@ def _require_spacing(geometry: Geometry) -> None:
         raise SeriesError(f"voxels are {sides} mm, allowed {MIN_SPACING_MM} to {MAX_SPACING_MM} mm")
 
 
-def _stored(path: Path, header: Header, shape: Shape) -> npt.NDArray[np.generic]:
+def _stored(path: Path, dtype: np.dtype[np.generic], shape: Shape, *, offset: int) -> npt.NDArray[np.generic]:
     """The file's own numbers in native byte order, [i, j, k], Fortran order; read straight into their place."""
-    dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise SeriesError("the image holds colours or complex numbers, wanted Hounsfield units")
     stored = np.empty(shape[::-1], dtype=dtype)
     try:
         with _opened(path) as stream:
-            stream.seek(int(header.get_data_offset()))
-            _fill(stream, memoryview(stored).cast("B"))
+            stream.seek(offset)
+            _fill(stream, stored.data.cast("B"))
     except (OSError, EOFError, zlib.error):
         raise SeriesError("the file is damaged or cut short: its pixels cannot be read to the end") from None
     if not dtype.isnative:
@@ -123,11 +126,11 @@ def _stored(path: Path, header: Header, shape: Shape) -> npt.NDArray[np.generic]
     return stored.T
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> gzip.GzipFile | IO[bytes]:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _fill(stream: IO[bytes], view: memoryview) -> None:
+def _fill(stream: gzip.GzipFile | IO[bytes], view: memoryview) -> None:
     done = 0
     while done < len(view):
         block = stream.read(min(_BLOCK, len(view) - done))

@@ -17,6 +17,8 @@ RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SCANNER_CODE = 1
 """NIfTI's code for "scanner-based anatomical coordinates"."""
 
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
 DATA_OFFSET = 352
 SHEAR_TOLERANCE = 1e-5
 
@@ -29,8 +31,8 @@ def write_labels(path: Path, part: LabelMap, *, start: tuple[int, int, int], gri
     """
     stop = tuple(s + n for s, n in zip(start, part.geometry.shape, strict=True))
     grid.crop(start, stop).require_same_grid(part.geometry, "labels to write")
-    labels = part.labels.astype(np.uint8 if part.labels.max(initial=0) < 256 else np.uint16, copy=False)
-    write_whole(path, _packed(labels, start, grid))
+    wide = int(part.labels.max(initial=0)) > 255
+    write_whole(path, _packed(_unsigned(part.labels, wide=wide), start, grid))
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -41,13 +43,16 @@ def write_volume(path: Path, volume: Volume) -> None:
     write_whole(path, stream.finish())
 
 
-def _packed(labels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], start: tuple[int, int, int],
-            grid: Geometry) -> bytes:
+def _unsigned(labels: npt.NDArray[np.generic], *, wide: bool) -> Labels:
+    return labels.astype(np.uint16) if wide else labels.astype(np.uint8, copy=False)
+
+
+def _packed(labels: Labels, start: tuple[int, int, int], grid: Geometry) -> bytes:
     stream = SparseGzip()
     stream.add(_header(grid, labels.dtype))
     (i, j, k), (ni, nj, nk) = start, labels.shape
     plane = np.zeros(grid.shape[:2], dtype=labels.dtype, order="F")
-    used = labels.any(axis=(0, 1))
+    used = np.any(labels, axis=(0, 1)).tolist()
     stream.add_zeros(plane.nbytes * k)
     for layer in range(nk):
         if not used[layer]:
