@@ -62,11 +62,7 @@ def _opened_image(path: Path) -> nib.Nifti1Image:
             raise SeriesError("the file is not a readable NIfTI image: damaged or cut short") from None
     if not isinstance(image, nib.Nifti1Pair) or not isinstance(image.header, nib.Nifti1Header):
         raise SeriesError("the file is not a NIfTI image")
-    # nibabel clears where the pixels begin and how they are scaled in a loaded image's header; its proxy keeps both.
-    header = image.header.copy()
-    header.set_data_offset(image.dataobj.offset)
-    header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
-    return header
+    return image
 
 
 def _shape(header: Header) -> Shape:
