@@ -99,8 +99,8 @@ def _require_one_plane(slices: Sequence[SliceHeader]) -> tuple[Points, Points]:
     if float(np.abs(spacing / spacing[0] - 1).max()) > ANGLE_TOLERANCE:
         raise SeriesError("slices have different pixel spacings")
     rows, columns = cosines[0, :3], cosines[0, 3:]
-    lengths = np.linalg.norm(rows), np.linalg.norm(columns)
-    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(rows @ columns)) > UNIT_TOLERANCE:
+    lengths = float(np.linalg.norm(rows)), float(np.linalg.norm(columns))
+    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(rows @ columns))) > UNIT_TOLERANCE:
         raise SeriesError("rows and columns of the slices are not perpendicular unit vectors")
     return rows / lengths[0], columns / lengths[1]
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from sacroleak.core.errors import SeriesError
@@ -30,6 +31,7 @@ _KEYWORDS = (
     "RescaleSlope", "RescaleIntercept", "RescaleType", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
+_TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = (0x7FE0, 0x0010)
 
@@ -106,13 +108,13 @@ def read_header(path: Path) -> SliceHeader | None:
         if not _looks_like_dicom(stream):
             return None
         try:
-            data = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS))
+            data = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(_TAGS.values()))
             syntax = str(data.file_meta.get("TransferSyntaxUID", "")) or ImplicitVRLittleEndian
             if data.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
                 return None
             offset, length = _pixel_element(stream, syntax)
             return _header(path, data, syntax, offset, length)
-        except Exception:  # damaged files make pydicom raise nearly every built-in error, often quoting the content
+        except Exception:  # noqa: BLE001 - damaged files make pydicom raise nearly every error, quoting content
             raise SeriesError("a DICOM file is damaged or cut short: its header cannot be read") from None
 
 
@@ -147,7 +149,7 @@ def _header(path: Path, data: Dataset, syntax: str, offset: int | None, length: 
         path=path, transfer_syntax=UID(syntax), sop_class=_text(data, "SOPClassUID"), sop_uid=sop, series_uid=series,
         study_uid=_text(data, "StudyInstanceUID") or series, series_number=_whole(data, "SeriesNumber"),
         frame_uid=_text(data, "FrameOfReferenceUID"), modality=_text(data, "Modality").upper(),
-        image_type=_words(data.get("ImageType")), body_part=_text(data, "BodyPartExamined").upper(),
+        image_type=_words(data, "ImageType"), body_part=_text(data, "BodyPartExamined").upper(),
         contrast=bool(_text(data, "ContrastBolusAgent")), acquired=acquired[:14],
         multi_energy=_text(data, "MultienergyCTAcquisition").upper() == "YES",
         position_lps_mm=None if position is None else (position[0], position[1], position[2]),
@@ -159,23 +161,36 @@ def _header(path: Path, data: Dataset, syntax: str, offset: int | None, length: 
 
 
 def _pixel_format(data: Dataset) -> PixelFormat:
-    stored = _whole(data, "BitsStored")
+    stored = _unsigned(data, "BitsStored")
     return PixelFormat(
-        rows=_whole(data, "Rows"), columns=_whole(data, "Columns"), samples=_whole(data, "SamplesPerPixel", 1),
-        photometric=_text(data, "PhotometricInterpretation").upper(), bits_allocated=_whole(data, "BitsAllocated"),
-        bits_stored=stored, high_bit=_whole(data, "HighBit", stored - 1),
-        signed=_whole(data, "PixelRepresentation") == 1, frames=_whole(data, "NumberOfFrames", 1),
+        rows=_unsigned(data, "Rows"), columns=_unsigned(data, "Columns"),
+        samples=_unsigned(data, "SamplesPerPixel", 1), photometric=_text(data, "PhotometricInterpretation").upper(),
+        bits_allocated=_unsigned(data, "BitsAllocated"), bits_stored=stored,
+        high_bit=_unsigned(data, "HighBit", stored - 1), signed=_unsigned(data, "PixelRepresentation") == 1,
+        frames=_whole(data, "NumberOfFrames", 1),
     )  # fmt: skip
 
 
+def _raw(data: Dataset, keyword: str) -> bytes:
+    """The value's bytes as they stand in the file: pydicom's own conversion takes half the time of reading a header."""
+    element = data.get_item(_TAGS[keyword])
+    value = None if element is None else element.value
+    return value if isinstance(value, bytes) else b""
+
+
 def _text(data: Dataset, keyword: str) -> str:
-    value = data.get(keyword)
-    return "" if value is None else str(value).strip(" \0")
+    return _raw(data, keyword).decode("ascii", "replace").strip(" \0")
 
 
-def _words(value: Any) -> tuple[str, ...]:
-    parts = [] if value is None else [value] if isinstance(value, str) else list(value)
-    return tuple(str(part).strip().upper() for part in parts)
+def _words(data: Dataset, keyword: str) -> tuple[str, ...]:
+    text = _text(data, keyword).upper()
+    return tuple(word.strip() for word in text.split("\\")) if text else ()
+
+
+def _unsigned(data: Dataset, keyword: str, default: int = 0) -> int:
+    """A 16-bit number (VR US), in the byte order of the file."""
+    value = _raw(data, keyword)
+    return int.from_bytes(value, "little" if data.original_encoding[1] else "big") if len(value) == 2 else default
 
 
 def _whole(data: Dataset, keyword: str, default: int = 0) -> int:
@@ -189,11 +204,9 @@ def _number(data: Dataset, keyword: str) -> float | None:
 
 
 def _numbers(data: Dataset, keyword: str, count: int) -> Numbers | None:
-    """`count` finite numbers, or None if the element is missing, of another length, or not numeric."""
+    """`count` finite numbers (VR DS or IS), or None if the element is missing, of another length, or not numeric."""
     try:
-        value = data.get(keyword)
-        parts = [value] if count == 1 else list(value)
-        numbers = tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
+        numbers = tuple(float(part) for part in _text(data, keyword).split("\\"))
+    except ValueError:
         return None
     return numbers if len(numbers) == count and all(abs(n) < 1e9 for n in numbers) else None

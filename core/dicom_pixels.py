@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sacroleak.core.dicom_header import SliceHeader, quiet
@@ -73,7 +73,7 @@ def _read_stored(header: SliceHeader, out: Stored, what: str) -> None:
 def _read_native(header: SliceHeader, out: Stored, what: str) -> None:
     with header.path.open("rb", buffering=0) as stream:
         stream.seek(header.pixel_offset or 0)
-        got = stream.readinto(memoryview(out).cast("B")) or 0
+        got = stream.readinto(out.data.cast("B")) or 0
     if min(got, header.pixel_length or 0) < out.nbytes:
         raise SeriesError(f"{what} is cut short: {min(got, header.pixel_length or 0)} bytes of pixels, "
                           f"wanted {out.nbytes}")
@@ -91,7 +91,7 @@ def _decode(header: SliceHeader, out: Stored, what: str) -> None:
         raise SeriesError(f"no decoder is installed for {name} ({header.transfer_syntax})")
     try:
         decoded, _ = decoder.as_array(dcmread(header.path, force=True), raw=True, index=0)
-    except Exception:  # decoders raise nearly every built-in error on damaged data
+    except Exception:  # noqa: BLE001 - decoders raise nearly every built-in error on damaged data
         raise SeriesError(f"{what}: its {name} pixels are damaged or cut short") from None
     if decoded.shape != out.shape:
         raise SeriesError(f"{what}: decoded to {decoded.shape}, wanted {out.shape}")

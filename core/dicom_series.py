@@ -98,9 +98,7 @@ def choose(study: Sequence[Sequence[SliceHeader]]) -> tuple[Candidate | None, tu
         else:
             candidates.append(Candidate(series=name, slices=ordered, geometry=geometry))
     best = _best(candidates)
-    for candidate in candidates:
-        choices.append(SeriesChoice(series=candidate.series, accepted=candidate is best,
-                                    reason=_reason(candidate, candidate is best)))
+    choices += [SeriesChoice(series=c.series, accepted=c is best, reason=_reason(c, c is best)) for c in candidates]
     return best, tuple(choices)
 
 
@@ -143,7 +141,7 @@ _REFUSALS: tuple[tuple[Callable[[SliceHeader], bool], str], ...] = (
     (lambda s: s.slope is None or s.intercept is None or s.slope == 0,
      "has no rescale slope and intercept, so its values are not Hounsfield units"),
     (lambda s: s.rescale_type not in ("", "HU", "HU_MOD", "US"), "is not in Hounsfield units"),
-    (lambda s: s.multi_energy and s.rescale_type not in ("HU", "HU_MOD"), "is a multi-energy scan without Hounsfield units"),
+    (lambda s: s.multi_energy and s.rescale_type not in ("HU", "HU_MOD"), "is multi-energy, not in Hounsfield units"),
     (lambda s: not _axial(s), "is not axial"),
 )  # fmt: skip
 """(what breaks the rule, the sentence), in the order in which a reader would ask."""

@@ -1,4 +1,4 @@
-"""A Volume as a classic CT series, as a scanner in any patient position would write it; the geometry is the true one."""
+"""A Volume as a classic CT series, as a scanner would write it in any patient position; places are always true."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 COMPRESSED = (RLELossless, JPEG2000Lossless, JPEGLSLossless)
 """Transfer syntaxes that can be written."""
 
+MIN_JPEG2000_SIDE = 32
+"""The encoder halves an image five times."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesStyle:
@@ -77,6 +80,8 @@ def write_series(volume: Volume, folder: Path, style: SeriesStyle | None = None)
     style = replace(style, study=style.study or input_digest(volume))
     turned = _turned(volume, IMAGE_AXES[style.position])
     _require_perpendicular(turned.geometry)
+    if style.transfer_syntax == JPEG2000Lossless and min(turned.geometry.shape[:2]) < MIN_JPEG2000_SIDE:
+        raise InputError(f"JPEG 2000 wants images of at least {MIN_JPEG2000_SIDE} pixels a side")
     slope, intercept = style.stored_from_hu or (1.0, float(min(-1024, np.floor(volume.hu.min()))))
     count = turned.geometry.shape[2]
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,4 +195,4 @@ def _pixel_element(stored: npt.NDArray[Any]) -> Any:
 
 def _ds(value: float) -> str:
     """A decimal string of at most 16 characters (DICOM PS3.5 6.2): better than 1e-9 mm for any place in a scan."""
-    return format_number_as_ds(value)
+    return format_number_as_ds(float(value))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -46,7 +48,8 @@ class Source:
     geometry: Geometry | None = None
 
 
-def discover(paths: Iterable[Path], *, scratch: Path | None = None, limits: ZipLimits | None = None) -> Iterator[Source]:
+def discover(paths: Iterable[Path], *, scratch: Path | None = None,
+             limits: ZipLimits | None = None) -> Iterator[Source]:
     """Every scan at `paths`, in order, one at a time; nothing is raised for a scan that cannot be used.
 
     A path is a NIfTI file, a DICOM file, a folder (searched through, links to folders not followed), a zip file, or
@@ -76,10 +79,11 @@ class _Finder:
     limits: ZipLimits
 
     def folder(self, keep: ExitStack) -> Path:
-        """A fresh folder for one archive."""
-        if self.scratch is not None:
-            return Path(tempfile.mkdtemp(prefix="zip-", dir=self.scratch))
-        return Path(keep.enter_context(tempfile.TemporaryDirectory(prefix="sacroleak-zip-")))
+        """A fresh folder for one archive; without `scratch` it goes when `keep` is closed, dropped, or at exit."""
+        folder = Path(tempfile.mkdtemp(prefix="sacroleak-zip-", dir=self.scratch))
+        if self.scratch is None:
+            keep.callback(weakref.finalize(keep, shutil.rmtree, folder, ignore_errors=True))
+        return folder
 
 
 def _given(path: Path, number: int, finder: _Finder) -> Iterator[Source]:

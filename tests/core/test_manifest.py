@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sacroleak.core.errors import ManifestError
+from sacroleak.core.manifest import read_manifest
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "cases.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_name_a_case_and_a_place_beside_the_manifest(tmp_path: Path) -> None:
+    rows = read_manifest(written(tmp_path, "case_id,site,path\nA-1,Bern,scans/a.nii.gz\nb.2,,/data/b\n"))
+    assert [(row.row, row.case_id, row.path) for row in rows] == [
+        (2, "A-1", tmp_path / "scans/a.nii.gz"), (3, "b.2", Path("/data/b"))]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    assert read_manifest(written(tmp_path, "\ufeffcase_id,path\na,b\n"))[0].case_id == "a"
+
+
+@pytest.mark.parametrize("case_id", ["", "../a", "a/b", "..", ".hidden", "Müller", "a b", "x" * 65, "-rf"])
+def test_case_ids_that_cannot_be_folders(case_id: str, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="row 3: case_id must be") as caught:
+        read_manifest(written(tmp_path, f"case_id,path\nok,a\n{case_id},b\n"))
+    assert not case_id or case_id not in str(caught.value).replace("A-Z a-z 0-9 . _ -", "")
+
+
+@pytest.mark.parametrize(("text", "match"), [
+    ("", "column case_id and path missing"),
+    ("case_id,file\na,b\n", "column path missing"),
+    ("case_id,path\n", "has no rows"),
+    ("case_id,path\na,\n", "row 2: path is empty"),
+    ("case_id,path\na\n", "row 2: path is empty"),
+    ("case_id,path\nA,x\nb,y\na,z\n", "row 4: case_id is the same as in row 2"),
+])
+def test_manifests_that_cannot_be_used(text: str, match: str, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=match):
+        read_manifest(written(tmp_path, text))
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00\x81" * 20)
+    with pytest.raises(ManifestError, match="UTF-8"):
+        read_manifest(tmp_path / "cases.csv")
