@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -46,6 +49,44 @@ def test_each_requirement_has_a_pin_that_satisfies_it(repository: Path, pins: di
     for requirement in declared(repository):
         assert canonicalize_name(requirement.name) in pins, requirement
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def imported_by(paths: Iterable[Path]) -> set[str]:
+    """Top-level names of all third-party modules that files import, inside functions too."""
+    names: set[str] = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"sacroleak", "tests"}
+
+
+def undeclared(repository: Path, folders: Sequence[str], *extras: str) -> set[str]:
+    """Modules that Python files in `folders` import and that neither the project nor its `extras` ask for."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    asked = {canonicalize_name(Requirement(line).name) for line in lines}
+    from_where = metadata.packages_distributions()
+    files = [path for folder in folders for path in (repository / folder).rglob("*.py") if path.name != "segmenter.py"]
+    return {name for name in imported_by(files)
+            if not asked & {canonicalize_name(distribution) for distribution in from_where.get(name, [])}}
+
+
+def test_scoring_and_the_demo_import_only_what_a_plain_install_brings(repository: Path) -> None:
+    rooms = ["core", "models", "inference", "review", "cli", "training/simulation"]
+    assert undeclared(repository, rooms) == set()
+
+
+def test_training_and_tests_import_only_what_their_extras_bring(repository: Path) -> None:
+    assert undeclared(repository, ["training"], "train") == set()
+    assert undeclared(repository, ["tests"], "train", "dev") == set()
+
+
+def test_an_import_nobody_asked_for_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import os\ndef f():\n    import requests.adapters\n")
+    assert imported_by([tmp_path / "a.py"]) == {"requests"}
 
 
 def test_pyproject_pins_nothing(repository: Path) -> None:
