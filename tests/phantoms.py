@@ -85,7 +85,7 @@ def _back(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 @lru_cache(maxsize=24)
 def anatomy(pose: Pose = Pose(), grow_mm: float = 0.0, spacing_mm: float = 1.0) -> LabelMap:
     """Label map of the phantom, 1 mm along +L +P +S; `grow_mm` moves the sacrum's contour outwards (or inwards)."""
-    corners = pose.to_lps([(x, y, z) for x in (-85, 85) for y in (-62, 40) for z in (-62, 85)])
+    corners = pose.to_lps([(x, y, z) for x in (-76, 76) for y in (-60, 38) for z in (-58, 84)])
     low, high = corners.min(axis=0), corners.max(axis=0)
     sides = np.ceil((high - low) / spacing_mm).astype(int) + 1
     grid = Geometry.axis_aligned(origin_lps_mm=low, spacing_mm=spacing_mm,
@@ -94,7 +94,11 @@ def anatomy(pose: Pose = Pose(), grow_mm: float = 0.0, spacing_mm: float = 1.0) 
     for i in range(grid.shape[0]):
         j, k = np.meshgrid(np.arange(grid.shape[1]), np.arange(grid.shape[2]), indexing="ij")
         index = np.stack([np.full(j.size, i), j.ravel(), k.ravel()], axis=1)
-        labels[i] = _labels(pose.to_own(grid.to_lps(index)), grow_mm).reshape(j.shape)
+        own = pose.to_own(grid.to_lps(index))
+        near = np.flatnonzero((np.abs(own[:, 0]) < 74) & (own[:, 2] > -56) & (own[:, 2] < 84) & (own[:, 1] < 22))
+        plane = np.zeros(len(own), dtype=np.uint8)
+        plane[near] = _labels(own[near], grow_mm)
+        labels[i] = plane.reshape(j.shape)
     labels.setflags(write=False)
     return LabelMap(labels=labels, geometry=grid)
 
@@ -108,16 +112,24 @@ def _labels(own: Points, grow: float) -> npt.NDArray[np.uint8]:
     labels[hip & (x > 0)], labels[hip & (x < 0)] = Structure.HIP_LEFT, Structure.HIP_RIGHT
     canal = (x / np.interp(z, (-50, 50), (6, 13))) ** 2 + (v / np.interp(z, (-50, 50), (4, 7))) ** 2 < 1
     canal &= (z > -46) & (z < 50)
-    hole = canal.copy()
+    labels[canal] = Structure.SACRAL_CANAL
+    labels[(a < 25) & (v > -36) & (v < -8) & (z > 61) & (z < 84)] = Structure.L5
+    sacrum = (a < half_width(z) + grow) & (v > -_front(z, x) - grow) & (v < _back(x) + grow)
+    sacrum &= (z > -52 - grow) & (z < 50 + grow) & ~((a > 27) & (z > 44 + grow)) & ~hip & ~canal
+    solid = np.flatnonzero(sacrum)
+    labels[solid[~_holes(a[solid], v[solid], z[solid], grow)]] = Structure.SACRUM
+    return labels
+
+
+def _holes(
+    a: npt.NDArray[np.float64], v: npt.NDArray[np.float64], z: npt.NDArray[np.float64], grow: float,
+) -> npt.NDArray[np.bool_]:
+    """Foramina from front to back, and the tunnels that join them to the canal."""
+    hole = np.zeros(len(a), dtype=np.bool_)
     for level, place, radius in FORAMEN_LEVELS:
         hole |= np.hypot(a - place, z - level) < radius - grow
         hole |= (np.hypot(z - level, v) < min(radius, 4.0) - grow) & (a < place)
-    sacrum = (a < half_width(z) + grow) & (v > -_front(z, x) - grow) & (v < _back(x) + grow)
-    sacrum &= (z > -52 - grow) & (z < 50 + grow) & ~((a > 27) & (z > 44 + grow)) & ~hole
-    labels[sacrum & ~hip] = Structure.SACRUM
-    labels[canal] = Structure.SACRAL_CANAL
-    labels[(a < 25) & (v > -36) & (v < -8) & (z > 61) & (z < 84)] = Structure.L5
-    return labels
+    return hole
 
 
 def ball(centre: Sequence[float], radius: float) -> Shape:
@@ -172,7 +184,7 @@ def alar_cement(side: int = 1, radius: float = 9.0) -> Shape:
 
 def cement_at(
     *shapes: Shape, pose: Pose = Pose(), spacing: Sequence[float] = (0.8, 0.8, 1.0), turn: Points | None = None,
-    flip: tuple[int, ...] = (), grow_mm: float = 0.0, coverage: float = 1.0, margin_mm: float = 12.0,
+    flip: tuple[int, ...] = (), grow_mm: float = 0.0, coverage: float = 1.0, margin_mm: float = 10.0,
     on: LabelMap | None = None,
 ) -> Segmentation:
     """One scan of the phantom with cement of these shapes.
@@ -212,12 +224,12 @@ def mirrored(segmentation: Segmentation) -> Segmentation:
 
 def _scan_grid(shapes: Sequence[Shape], pose: Pose, spacing: Points, turn: Points, margin: float) -> Geometry:
     """Axes of the scan around everything the shapes fill."""
-    x, y, z = np.meshgrid(*(np.arange(low, high, 2.0) for low, high in ((-110, 110), (-110, 110), (-110, 130))),
+    x, y, z = np.meshgrid(*(np.arange(low, high, 4.0) for low, high in ((-110, 110), (-110, 110), (-110, 130))),
                           indexing="ij")
     own = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1)
     filled = np.zeros(len(own), dtype=np.bool_)
     for shape in shapes:
-        filled |= shape(own) < 2.0
+        filled |= shape(own) < 4.0
     placed = pose.to_lps(own[filled] if filled.any() else np.zeros((1, 3))) @ turn
     # The phase of the grid is fixed in the patient, so that a longer shape does not move the voxels of a shorter one.
     low = np.floor((placed.min(axis=0) - margin) / spacing) * spacing
