@@ -32,6 +32,7 @@ _KEYWORDS = (
     "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
 _TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS}
+_TALKATIVE = ("pydicom", "openjpeg", "pylibjpeg")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = (0x7FE0, 0x0010)
 
@@ -87,16 +88,21 @@ class SliceHeader:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom silent: its warnings and log lines quote header values, which may be patient text."""
-    logger = logging.getLogger("pydicom")
-    before = (logger.disabled, config.settings.reading_validation_mode)
+    """Keep pydicom and its decoders silent: warnings and log lines quote header values, which may be patient text."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [(logger.propagate, logger.handlers) for logger in loggers]
+    mode = config.settings.reading_validation_mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.disabled, config.settings.reading_validation_mode = True, config.IGNORE
+        config.settings.reading_validation_mode = config.IGNORE
+        for logger in loggers:
+            logger.propagate, logger.handlers = False, [logging.NullHandler()]
         try:
             yield
         finally:
-            logger.disabled, config.settings.reading_validation_mode = before
+            config.settings.reading_validation_mode = mode
+            for logger, (propagate, handlers) in zip(loggers, before, strict=True):
+                logger.propagate, logger.handlers = propagate, handlers
 
 
 def read_header(path: Path) -> SliceHeader | None:

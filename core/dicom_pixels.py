@@ -17,6 +17,9 @@ HuArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 Stored = npt.NDArray[np.int16] | npt.NDArray[np.uint16]
 
 _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+PLUGINS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm")
+"""The first that knows a syntax decodes it: JPEG-LS, JPEG 2000, RLE; GDCM, which prints to the console, the rest."""
+
 _INT16 = np.iinfo(np.int16)
 
 
@@ -87,10 +90,11 @@ def _decode(header: SliceHeader, out: Stored, what: str) -> None:
         decoder = get_decoder(UID(header.transfer_syntax))
     except NotImplementedError:
         raise SeriesError(f"transfer syntax {header.transfer_syntax} is not supported") from None
-    if not decoder.is_available:
+    plugin = next((p for p in PLUGINS if p in decoder.available_plugins), "")
+    if not decoder.is_native and not plugin:
         raise SeriesError(f"no decoder is installed for {name} ({header.transfer_syntax})")
     try:
-        decoded, _ = decoder.as_array(dcmread(header.path, force=True), raw=True, index=0)
+        decoded, _ = decoder.as_array(dcmread(header.path, force=True), raw=True, index=0, decoding_plugin=plugin)
     except Exception:  # noqa: BLE001 - decoders raise nearly every built-in error on damaged data
         raise SeriesError(f"{what}: its {name} pixels are damaged or cut short") from None
     if decoded.shape != out.shape:

@@ -11,6 +11,7 @@ from typing import IO
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.imageglobals import LoggingOutputSuppressor
 
 from sacroleak.core.errors import GeometryError, SeriesError
@@ -39,8 +40,7 @@ def read_nifti(path: Path) -> Volume:
 
     HU are int16 where every value is whole and in range, else float32, Fortran order. Raises SeriesError.
     """
-    image = _opened_image(path)
-    header, proxy = image.header, image.dataobj  # nibabel empties offset and scaling of the header: the proxy has them
+    header, proxy = _header(path)
     shape = _shape(header)
     try:
         geometry = Geometry(affine=_affine_lps(header, shape), shape=shape)
@@ -51,7 +51,8 @@ def read_nifti(path: Path) -> Volume:
     return Volume(hu=_to_hu(stored, float(proxy.slope), float(proxy.inter)), geometry=geometry)
 
 
-def _opened_image(path: Path) -> nib.Nifti1Image:
+def _header(path: Path) -> tuple[Header, ArrayProxy]:
+    """The header, and the proxy that alone knows offset and scaling: nibabel empties them in the header."""
     if path.stat().st_size == 0:
         raise SeriesError("the file is empty")
     with warnings.catch_warnings(), LoggingOutputSuppressor():  # nibabel prints repairs of odd headers
@@ -60,9 +61,10 @@ def _opened_image(path: Path) -> nib.Nifti1Image:
             image = nib.load(path, mmap=False)
         except Exception:  # noqa: BLE001 - nibabel raises nearly every error on damaged headers, path included
             raise SeriesError("the file is not a readable NIfTI image: damaged or cut short") from None
-    if not isinstance(image, nib.Nifti1Pair) or not isinstance(image.header, nib.Nifti1Header):
+    header, proxy = image.header, getattr(image, "dataobj", None)
+    if not isinstance(header, nib.Nifti1Header) or not isinstance(proxy, ArrayProxy):  # NIfTI-2 headers are among them
         raise SeriesError("the file is not a NIfTI image")
-    return image
+    return header, proxy
 
 
 def _shape(header: Header) -> Shape:

@@ -17,6 +17,7 @@ from sacroleak.core.sources import Source, discover
 from sacroleak.core.volume import Volume
 
 SHAPE = (36, 32, 12)
+AFFINE = np.array([[0.7, 0, 0, -20], [0, 0.8, 0, -130.25], [0, 0, 2, -900.5], [0, 0, 0, 1]])
 MARK = (5, 7, 3)
 MARK_HU = 2999
 
@@ -33,9 +34,8 @@ def make_ct() -> MakeCt:
     def make(*, affine: npt.ArrayLike | None = None, seed: int = 0) -> Volume:
         hu = np.random.default_rng(seed).integers(-1000, 1500, SHAPE, dtype=np.int16)
         hu[MARK] = MARK_HU
-        if affine is None:
-            affine = [[0.7, 0, 0, -20], [0, 0.8, 0, -130.25], [0, 0, 2, -900.5], [0, 0, 0, 1]]
-        return Volume(hu=hu, geometry=Geometry(affine=np.asarray(affine), shape=SHAPE))
+        used = AFFINE if affine is None else np.asarray(affine, dtype=np.float64)
+        return Volume(hu=hu, geometry=Geometry(affine=used, shape=SHAPE))
 
     return make
 

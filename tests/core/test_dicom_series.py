@@ -208,12 +208,13 @@ def test_text_where_a_number_belongs_is_no_crash(keyword: str, make_series: Any,
     assert "SMITH" not in source.reason + "".join(capfd.readouterr())
 
 
-def test_quiet_puts_pydicom_back_as_it_was() -> None:
-    logger, mode = logging.getLogger("pydicom"), pydicom.config.settings.reading_validation_mode
-    before = logger.disabled
+def test_quiet_puts_everything_back_as_it_was() -> None:
+    logger, settings = logging.getLogger("pydicom"), pydicom.config.settings
+    before = (logger.propagate, list(logger.handlers), settings.reading_validation_mode)
     with quiet():
-        assert logger.disabled
-    assert (logger.disabled, pydicom.config.settings.reading_validation_mode) == (before, mode)
+        assert not logger.propagate
+        assert settings.reading_validation_mode == pydicom.config.IGNORE
+    assert (logger.propagate, list(logger.handlers), settings.reading_validation_mode) == before
 
 
 def test_headers_of_other_files(tmp_path: Path, make_series: Any, slices_of: Any) -> None:

@@ -33,7 +33,8 @@ def geometries(draw: st.DrawFn) -> Geometry:
     return Geometry(affine=affine, shape=draw(st.tuples(*[st.integers(1, 40)] * 3)))
 
 
-points = st.lists(st.tuples(*[st.floats(-500, 500)] * 3), min_size=1, max_size=5).map(np.array)
+points: st.SearchStrategy[Points] = st.lists(
+    st.tuples(*[st.floats(-500, 500)] * 3), min_size=1, max_size=5).map(np.array)
 
 
 @given(geometries(), points)

@@ -67,7 +67,7 @@ def test_whole_numbers_of_any_type_and_byte_order_become_int16(dtype: Any, order
     header = nib.Nifti1Header(endianness=order)
     header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
     path = save(ct.hu.astype(dtype), header=header)
-    assert nib.load(path).header.endianness == order
+    assert nib.Nifti1Image.from_filename(path).header.endianness == order
     found = read_one(path)
     assert found.hu.dtype == np.dtype(np.int16)
     assert found.hu.dtype.isnative
