@@ -20,12 +20,19 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PANEL_PX, GAP_PX, HEAD_PX, FOOT_PX = 520, 12, 62, 78
-SMALLEST_MM, LARGEST_MM, MARGIN_MM = 140.0, 200.0, 14.0
+SMALLEST_MM, LARGEST_MM, MARGIN_MM = 140.0, 200.0, 12.0
 OUTLINE_SMOOTH_MM = 0.8
 """Hides the steps of the 1 mm working grid in the anatomy's outlines; cement and leaks are drawn as they are."""
 
 FINE = 2
 """Lines are drawn at this multiple and reduced, which smooths them."""
+
+FOCUS_SHARE = 0.3
+"""The focus lies at most this share of the picture's side from its middle."""
+
+ACROSS: dict[Orientation, tuple[int, str, str]] = {"axial": (2, "S", "I"), "sagittal": (0, "L", "R"),
+                                                   "coronal": (1, "P", "A")}
+"""The LPS axis a cut stands across, and the letters of its two directions."""
 
 TONE_HU = (-250.0, 200.0, 1100.0, 2400.0)
 TONE_GREY = (0.0, 96.0, 176.0, 255.0)
@@ -54,11 +61,19 @@ SITE_NAMES: dict[Site, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """Where to cut and how wide."""
+    """Cuts pass through `focus_lps_mm`; within them the picture's middle is `middle_lps_mm`."""
 
     focus_lps_mm: tuple[float, float, float]
+    middle_lps_mm: tuple[float, float, float]
     side_mm: float
     what: str
+
+    def plane(self, orientation: Orientation) -> Plane:
+        """The cut of one orientation."""
+        across = ACROSS[orientation][0]
+        centre = list(self.middle_lps_mm)
+        centre[across] = self.focus_lps_mm[across]
+        return Plane(orientation=orientation, centre_lps_mm=_point(centre), side_mm=self.side_mm, pixels=PANEL_PX)
 
 
 def draw_preview(ct: Volume, segmentation: Segmentation | None, leak_numbers: LabelMap | None, report: Report) -> bytes:
@@ -72,7 +87,7 @@ def draw_preview(ct: Volume, segmentation: Segmentation | None, leak_numbers: La
     page = Image.new("RGB", (width, HEAD_PX + PANEL_PX + FOOT_PX), BACKGROUND)
     orientations: tuple[Orientation, ...] = ("axial", "sagittal", "coronal")
     for position, orientation in enumerate(orientations):
-        plane = Plane(orientation=orientation, centre_lps_mm=view.focus_lps_mm, side_mm=view.side_mm, pixels=PANEL_PX)
+        plane = view.plane(orientation)
         panel = _panel(plane, ct, segmentation, leak_numbers)
         _write_on_panel(panel, plane, leak_numbers, report)
         page.paste(panel, (GAP_PX + position * (PANEL_PX + GAP_PX), HEAD_PX))
@@ -85,7 +100,8 @@ def draw_preview(ct: Volume, segmentation: Segmentation | None, leak_numbers: La
 def _view(ct: Volume, segmentation: Segmentation | None, leak_numbers: LabelMap | None, report: Report) -> _View:
     if segmentation is None:
         spans = np.ptp(ct.geometry.corners_lps_mm(), axis=0)
-        return _View(focus_lps_mm=_point(ct.geometry.centre_lps_mm), what="middle of the scan",
+        middle = _point(ct.geometry.centre_lps_mm)
+        return _View(focus_lps_mm=middle, middle_lps_mm=middle, what="middle of the scan",
                      side_mm=float(np.clip(spans.max(), SMALLEST_MM, 450.0)))
     sacrum = _places(segmentation.anatomy, segmentation.anatomy.labels == Structure.SACRUM)
     cement = _places(segmentation.cement, segmentation.cement.labels.astype(bool, copy=False))
@@ -99,14 +115,19 @@ def _view(ct: Volume, segmentation: Segmentation | None, leak_numbers: LabelMap 
     if len(sacrum):
         return _framed(sacrum, sacrum, "sacrum")
     middle = _point(segmentation.ct.geometry.centre_lps_mm)
-    return _View(focus_lps_mm=middle, side_mm=LARGEST_MM, what="region searched")
+    return _View(focus_lps_mm=middle, middle_lps_mm=middle, side_mm=LARGEST_MM, what="region searched")
 
 
 def _framed(focus: Points, show: Points, what: str) -> _View:
-    """Cuts through the voxel of `focus` nearest its middle, wide enough for `show` as far as LARGEST_MM goes."""
-    middle = focus[np.linalg.norm(focus - focus.mean(axis=0), axis=1).argmin()]
-    reach = 2.0 * float(np.abs(show - middle).max()) + MARGIN_MM
-    return _View(focus_lps_mm=_point(middle), side_mm=float(np.clip(reach, SMALLEST_MM, LARGEST_MM)), what=what)
+    """Cuts through the voxel of `focus` nearest its middle, wide enough for `show` as far as LARGEST_MM goes.
+
+    The picture's middle is that of `show`, moved only as far as it takes to keep the focus clear of the edge.
+    """
+    through = focus[np.linalg.norm(focus - focus.mean(axis=0), axis=1).argmin()]
+    low, high = show.min(axis=0), show.max(axis=0)
+    side = float(np.clip((high - low).max() + 2 * MARGIN_MM, SMALLEST_MM, LARGEST_MM))
+    middle = np.clip((low + high) / 2.0, through - FOCUS_SHARE * side, through + FOCUS_SHARE * side)
+    return _View(focus_lps_mm=_point(through), middle_lps_mm=_point(middle), side_mm=side, what=what)
 
 
 def _places(label_map: LabelMap, mask: npt.NDArray[np.bool_]) -> Points:
@@ -147,7 +168,7 @@ def _write_on_panel(panel: Image.Image, plane: Plane, leak_numbers: LabelMap | N
     for letter, place, anchor in ((left, (10, middle), "lm"), (right, (far, middle), "rm"), (top, (middle, 8), "ma"),
                                   (bottom, (middle, far), "ms")):
         _text(pen, place, letter, size=19, anchor=anchor, colour=INK)
-    axis, plus, minus = {"axial": (2, "S", "I"), "sagittal": (0, "L", "R"), "coronal": (1, "P", "A")}[plane.orientation]
+    axis, plus, minus = ACROSS[plane.orientation]
     value = plane.centre_lps_mm[axis]
     where = f"{plane.orientation}  {plus if value >= 0 else minus} {abs(value):.0f} mm"
     _text(pen, (10, 8), where, size=15, anchor="la", colour=FAINT)
