@@ -188,7 +188,7 @@ def _name_leaks(pen: ImageDraw.ImageDraw, plane: Plane, leak_numbers: LabelMap, 
         outlines = plane.outlines(leak_numbers.labels == leak.number, leak_numbers.geometry)
         if not outlines:
             continue
-        x, y = np.vstack(outlines).mean(axis=0)
+        x, y = max(outlines, key=len).mean(axis=0)
         mark = " ?" if leak.needs_review else ""
         text = f"{leak.number} {SITE_NAMES[leak.site]}{mark}"
         box = _free_place(pen, text, (float(x), float(y)), taken)
