@@ -93,7 +93,7 @@ class Compartments:
         codes[hole & (local.left_mm <= 0)] = Compartment.FORAMINA_RIGHT
         hips = self.hips.at(points)
         codes[(bone + hips <= limits.joint_gap_mm) & (hips <= limits.joint_side_mm)] = Compartment.SACROILIAC_JOINT
-        codes[self._disc(points, local, rays)] = Compartment.L5_S1_DISC
+        codes[self._disc(points, local, bone)] = Compartment.L5_S1_DISC
         canal = self._canal(points, local)
         codes[canal & (local.dorsal_mm < 0)] = Compartment.VENTRAL_CANAL
         codes[canal & (local.dorsal_mm >= 0)] = Compartment.DORSAL_CANAL
@@ -128,23 +128,22 @@ class Compartments:
         hole[inside] = walls
         return hole
 
-    def _disc(self, points: Points, local: LocalPoints, rays: _Rays) -> npt.NDArray[np.bool_]:
-        """In front of the canal with the sacrum close below and, where L5 is seen at all, L5 close above."""
+    def _disc(self, points: Points, local: LocalPoints, bone: Distances) -> npt.NDArray[np.bool_]:
+        """In front of the canal, with the sacrum on one side and L5 on the other, and both close.
+
+        Directions to the two bones, not levels, decide: endplates are tilted against the canal, and a point in front
+        of the promontory sees both bones on the same side. Without L5 in view it is the space just above the sacrum.
+        """
         limits = self.limits
-        candidates = (local.dorsal_mm < 0) & (np.abs(local.left_mm) <= limits.disc_half_width_mm)
-        candidates &= local.along_mm > self.frame.top_mm - limits.disc_height_mm
-        if not candidates.any():
-            return candidates
-        some = _Rays(bone=rays.bone, points=points[candidates])
-        up = local.up[candidates]
-        between = some.hits(-up, limits.disc_height_mm)
+        disc = (local.dorsal_mm < 0) & (np.abs(local.left_mm) <= limits.disc_half_width_mm)
         if np.any(self.bone.labels == Structure.L5):
-            between &= some.hits(up, limits.disc_height_mm, of=Structure.L5)
-        else:
-            between &= some.hits(-up, limits.disc_height_mm / 2) & ~some.hits(up, limits.disc_height_mm)
-        result = np.zeros(len(points), dtype=np.bool_)
-        result[candidates] = between
-        return result
+            disc &= bone + self.l5.at(points) <= limits.disc_height_mm
+            opposed = np.einsum("ij,ij->i", self.sacrum.direction_at(points), self.l5.direction_at(points))
+            return np.asarray(disc & (opposed <= -limits.disc_opposed))
+        rays = _Rays(bone=self.bone, points=points)
+        disc &= local.along_mm > self.frame.top_mm - limits.disc_height_mm
+        disc &= rays.hits(-local.up, limits.disc_height_mm / 2) & ~rays.hits(local.up, limits.disc_height_mm)
+        return np.asarray(disc)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,12 +154,11 @@ class _Rays:
     points: Points
 
     def hits(
-        self, direction: Points, reach_mm: float, *, of: Structure = Structure.SACRUM,
-        through: tuple[Structure, ...] = (),
+        self, direction: Points, reach_mm: float, *, through: tuple[Structure, ...] = (),
     ) -> npt.NDArray[np.bool_]:
-        """Whether `of` (or one of `through`) lies within `reach_mm` of each point along its unit `direction`; (n,)."""
+        """Whether the sacrum (or one of `through`) lies within `reach_mm` of each point along its unit `direction`; (n,)."""
         wanted = np.zeros(int(max(Structure)) + 1, dtype=np.bool_)
-        wanted[[of, *through]] = True
+        wanted[[Structure.SACRUM, *through]] = True
         grid = self.bone.geometry
         start = grid.to_index(self.points)
         step = grid.to_index(self.points + np.broadcast_to(direction, self.points.shape) * RAY_STEP_MM) - start
@@ -203,7 +201,7 @@ def compartments(
     return Compartments(
         frame=frame, limits=limits, bone=LabelMap(labels=labels, geometry=anatomy.geometry),
         sacrum=signed_distance(bone, grid, smooth_mm=SMOOTH_MM), canal=signed_distance(canal, grid),
-        hips=outside_distance(hips, grid), l5=membership(part == Structure.L5, grid),
+        hips=outside_distance(hips, grid), l5=outside_distance(part == Structure.L5, grid),
         hull=membership(closed(bone | canal, grid, limits.foramen_closing_mm), grid),
         surface=cKDTree(anatomy.geometry.to_lps(np.argwhere(_shell(solid)))),
     )

@@ -25,6 +25,7 @@ class CompartmentLimits(_Limits):
     joint_side_mm: PositiveFloat
     disc_height_mm: PositiveFloat
     disc_half_width_mm: PositiveFloat
+    disc_opposed: PositiveFloat
     canal_gap_mm: PositiveFloat
     canal_above_mm: PositiveFloat
     canal_radius_mm: PositiveFloat
