@@ -156,7 +156,7 @@ class _Rays:
     def hits(
         self, direction: Points, reach_mm: float, *, through: tuple[Structure, ...] = (),
     ) -> npt.NDArray[np.bool_]:
-        """Whether the sacrum (or one of `through`) lies within `reach_mm` of each point along its unit `direction`; (n,)."""
+        """Whether the sacrum (or one of `through`) lies within `reach_mm` of points along unit `direction`; (n,)."""
         wanted = np.zeros(int(max(Structure)) + 1, dtype=np.bool_)
         wanted[[Structure.SACRUM, *through]] = True
         grid = self.bone.geometry

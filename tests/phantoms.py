@@ -56,7 +56,7 @@ class Pose:
 
 def canal_y(z: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
     """Front-to-back place of the canal's middle at height z."""
-    return -(np.asarray(z, dtype=np.float64) ** 2) / 140.0
+    return np.asarray(-(np.asarray(z, dtype=np.float64) ** 2) / 140.0)
 
 
 def front_y(z: float, x: float = 0.0) -> float:
@@ -71,7 +71,7 @@ def back_y(z: float, x: float = 0.0) -> float:
 
 def half_width(z: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
     """Distance of the sacrum's lateral border from the midline at height z."""
-    return np.interp(z, (-50.0, 0.0, 45.0), (15.0, 40.0, 52.0))
+    return np.asarray(np.interp(z, (-50.0, 0.0, 45.0), (15.0, 40.0, 52.0)))
 
 
 def _front(z: npt.NDArray[np.float64], x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -142,9 +142,9 @@ def ellipsoid(centre: Sequence[float], radii: Sequence[float]) -> Shape:
     return lambda own: (np.linalg.norm((own - np.asarray(centre)) / np.asarray(radii), axis=1) - 1) * min(radii)
 
 
-def tube(points: Sequence[Sequence[float]], diameter: float) -> Shape:
+def tube(points: Sequence[npt.ArrayLike], diameter: float) -> Shape:
     """A tube along a broken line."""
-    line = np.asarray(points, dtype=np.float64)
+    line = np.array([np.asarray(point, dtype=np.float64) for point in points])
 
     def distance(own: Points) -> npt.NDArray[np.float64]:
         best = np.full(len(own), np.inf)

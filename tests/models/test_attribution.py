@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -149,14 +150,14 @@ def test_more_cement_in_the_front_of_the_canal_never_lowers_the_epidural_score()
     for radius in (1.0, 1.6, 2.2, 2.8, 3.4):
         found = attribute(cement_at(alar_cement(), ball((0.0, float(canal_y(15)) - 3.5, 15.0), radius)), LIMITS)
         scores.append(found.sites[Site.ANTERIOR_EPIDURAL_SPACE].probability)
-    assert all(b >= a - 0.01 for a, b in zip(scores[:-1], scores[1:], strict=True))
+    assert all(b >= a - 0.01 for a, b in pairwise(scores))
     assert scores[-1] > 0.9
 
 
 def test_a_longer_vein_is_never_less_venous() -> None:
     scores = [attribute(cement_at(alar_cement(), pelvic_vein(length=length)), LIMITS)
               .sites[Site.SACRAL_VENOUS_PLEXUS].probability for length in (6.0, 12.0, 20.0, 30.0, 40.0)]
-    assert all(b >= a - 0.02 for a, b in zip(scores[:-1], scores[1:], strict=True))
+    assert all(b >= a - 0.02 for a, b in pairwise(scores))
     assert scores[-1] > 0.9
 
 
@@ -206,7 +207,7 @@ def _cut_through(scan: Segmentation) -> Segmentation:
     middle = scan.cement.geometry.to_index(UPRIGHT.to_lps([(30, front_y(20, 30) - 5, 20)]))[0]
     start = [0, int(middle[1]), 0]
     ct = scan.ct.crop(start, scan.cement.geometry.shape)
-    labels = np.ascontiguousarray(scan.cement.labels[:, start[1]:])
+    labels = np.asarray(scan.cement.labels[:, start[1]:], dtype=np.bool_)
     return dataclasses.replace(scan, ct=ct, cement=LabelMap(labels=labels, geometry=ct.geometry))
 
 

@@ -21,7 +21,7 @@ def course_of(shape: Shape, spacing: tuple[float, float, float], turn: Points | 
 
 def turned(degrees: float) -> Points:
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    return np.asarray(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]))
 
 
 @pytest.mark.parametrize("diameter", [2.0, 3.0, 4.0])

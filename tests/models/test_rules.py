@@ -32,7 +32,8 @@ def part(*, where: dict[Compartment, float] | None = None, outward: float = 0.5,
 
 
 def tube(**changes: float) -> PartFeatures:
-    return part(outward=0.05, **{"thickness_mm": 2.5, "elongation": 10.0, "straightness": 0.8, **changes})
+    shape = {"thickness_mm": 2.5, "elongation": 10.0, "straightness": 0.8, **changes}
+    return part(where=None, outward=0.05, aim_mm=2.0, **shape)
 
 
 def needle(where: Compartment = Compartment.DORSAL_SOFT_TISSUE, *, outward: float = 0.9) -> PartFeatures:
@@ -155,7 +156,7 @@ def test_every_limit_has_its_reason_and_unit_beside_it(repository: Path) -> None
 def test_unknown_missing_and_wrong_keys_are_named(repository: Path) -> None:
     text = (repository / "configs" / "rules.yaml").read_text(encoding="utf-8")
     assert limits_from_yaml(text) == LIMITS
-    with pytest.raises(ConfigError, match="leaks.dept_mm"):
+    with pytest.raises(ConfigError, match=r"leaks\.dept_mm"):
         limits_from_yaml(text.replace("  depth_mm: 1.5", "  dept_mm: 1.5"))
     with pytest.raises(ConfigError, match="midline_mm"):
         limits_from_yaml(text.replace("midline_mm: 4.0", "midline_mm: -4.0"))
