@@ -1,6 +1,7 @@
 """A pelvis of simple solids, defined by place in the patient, and a segmenter that knows it.
 
-Loaded by path from the conftest files of the rooms that need it, and by the command line's tests in a process of its own.
+Loaded by path: from the conftest files of the rooms that need it, and in the processes that the command line's tests
+start.
 """
 
 from __future__ import annotations
