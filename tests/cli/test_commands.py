@@ -1,0 +1,216 @@
+"""The command line as a person meets it: exit codes, one line when a call is wrong, pages and tables when it is not."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sacroleak.cli.demo import compare
+from sacroleak.cli.engine import EngineChoice, open_engine
+from sacroleak.cli.main import main
+from sacroleak.cli.simulate import write_labelled
+from sacroleak.core.structures import Site
+from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.bundle import BundleDraft, IntensityWindow, NetworkDraft, write_bundle
+
+PHANTOM = Path(__file__).resolve().parent.parent / "inference/phantom.py"
+NAME = "sacroleak_test_phantom"
+
+
+@pytest.fixture(scope="session")
+def phantom() -> ModuleType:
+    if NAME not in sys.modules:
+        spec = spec_from_file_location(NAME, PHANTOM)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[NAME] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[NAME])
+    return sys.modules[NAME]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, phantom: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A release whose networks are replaced by the segmenter that knows the phantom."""
+    networks = ModuleType("sacroleak.models.networks")
+    networks.load_segmenter = lambda bundle, threads: phantom.KnowingSegmenter()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sacroleak.models.networks", networks)
+    described = {key: NetworkDraft(file=f"{key}.onnx", spacing_mm=(2, 2, 2), tile=(64, 64, 64), outputs=["sacrum"])
+                 for key in ("coarse", "fine")}
+    draft = BundleDraft(name="known", version="1", created=datetime(2026, 1, 1, tzinfo=UTC), networks=described,
+                        intensity=(IntensityWindow(low_hu=-1000, high_hu=3000),), training={}, training_data=[])
+    return write_bundle(tmp_path / "released", draft, networks={"coarse": b"c", "fine": b"f"}, card="# Known card\n",
+                        licences="CC0").folder
+
+
+def test_a_run_without_refusals_is_0_and_tells_each_scan(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA), phantom.ball(phantom.IN_FRONT))
+    out = tmp_path / "out"
+    assert main(["score", str(scan), "--out", str(out), "--bundle", str(bundle), "--threads", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "leak: anterior_sacral_space" in shown.out
+    assert "1 scored, 0 kept from an earlier run, 0 refused" in shown.out
+    assert shown.err == ""
+    (case,) = (out / "cases").iterdir()
+    assert sorted(p.name for p in case.iterdir()) == ["cement.nii.gz", "labels.nii.gz", "leaks.nii.gz", "preview.png",
+                                                      "report.html", "report.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["cases", "failures.csv", "index.html", "leaks.csv", "results.csv",
+                                                     "results.parquet", "run.json"]
+    assert main(["score", str(scan), "--out", str(out), "--bundle", str(bundle)]) == 0
+    assert "kept from an earlier run" in capsys.readouterr().out
+
+
+def test_a_refused_scan_is_1_with_one_line_on_stderr(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    good = phantom.write_scan(tmp_path / "a.nii.gz")
+    bad = tmp_path / "b.nii.gz"
+    bad.write_bytes(b"no image")
+    assert main(["score", str(bad), str(good), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--mode",
+                 "report"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "refused" in shown.err
+    assert str(bad) in shown.err
+    assert "1 scored" in shown.out
+    assert [p.name for p in (tmp_path / "out/cases").glob("*/*.nii.gz")] == []
+
+
+@pytest.mark.parametrize(("arguments", "mend"), [
+    (["score"], "--help"),
+    (["score", "{scan}"], "--out"),
+    (["scor"], "Did you mean"),
+    (["score", "{scan}", "--out", "{tmp}/o", "--unknown"], "--help"),
+    (["score", "{tmp}/none", "--out", "{tmp}/o"], "give DICOM folders"),
+    (["score", "{scan}", "--out", "{scan}"], "give a folder"),
+    (["score", "{tmp}", "--out", "{tmp}/o"], "give a folder outside it"),
+    (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{tmp}/none"], "give the folder of a released model"),
+    (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{bundle}", "--mode", "fast"], "wanted one of full, report"),
+    (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{bundle}", "--threads", "0"], "--help"),
+    (["score", "{tmp}/wrong.csv", "--out", "{tmp}/o", "--bundle", "{bundle}"], "wanted case_id, path"),
+])
+def test_a_wrong_call_is_2_in_one_line_that_says_how_to_mend_it(
+    arguments: list[str], mend: str, tmp_path: Path, phantom: ModuleType, bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"tmp": tmp_path, "scan": phantom.write_scan(tmp_path / "a.nii.gz"), "bundle": bundle}
+    (tmp_path / "wrong.csv").write_text("name\nx\n")
+    assert main([argument.format(**places) for argument in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("sacroleak: ")
+    assert mend in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                 monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phantom.KnowingSegmenter, "segment", stop)
+    scan = phantom.write_scan(tmp_path / "a.nii.gz")
+    assert main(["score", str(scan), "--out", str(tmp_path / "out"), "--bundle", str(bundle)]) == 130
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "out/run.json").is_file()
+    assert list((tmp_path / "out/cases").iterdir()) == []
+
+
+def test_no_preview_writes_none(tmp_path: Path, phantom: ModuleType, bundle: Path) -> None:
+    scan = phantom.write_scan(tmp_path / "a.nii.gz")
+    assert main(["score", str(scan), "--out", str(tmp_path / "o"), "--bundle", str(bundle), "--no-preview"]) == 0
+    assert list((tmp_path / "o").rglob("preview.png")) == []
+    assert len(list((tmp_path / "o").rglob("labels.nii.gz"))) == 1
+
+
+def test_a_model_is_shown_only_when_it_is_whole(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "show", str(bundle)]) == 0
+    assert "# Known card" in capsys.readouterr().out
+    (bundle / "fine.onnx").write_bytes(b"other")
+    assert main(["model", "show", str(bundle)]) == 2
+    assert "fine.onnx is damaged" in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A labelled scan of the phantom."""
+
+    name: str
+    ct: Volume
+    anatomy: LabelMap
+    cement: LabelMap
+    leaks: LabelMap
+    leaked_ml: Mapping[Site, float]
+    cement_ml: float
+
+
+def made(phantom: ModuleType, name: str, *places: object, leaked: Mapping[Site, float] | None = None) -> Made:
+    ct = phantom.scan(phantom.grid(), *(phantom.ball(place) for place in places))
+    cement = ct.hu >= phantom.CEMENT_HU
+    return Made(name=name, ct=ct, cement=LabelMap(labels=cement, geometry=ct.geometry), leaked_ml=leaked or {},
+                anatomy=LabelMap(labels=phantom.structures_at(phantom.places(ct.geometry)), geometry=ct.geometry),
+                leaks=LabelMap(labels=cement.astype(np.uint8), geometry=ct.geometry),
+                cement_ml=float(cement.sum()) * ct.geometry.voxel_ml)
+
+
+def test_the_demonstration_compares_each_scan_with_its_truth(tmp_path: Path, phantom: ModuleType, bundle: Path) -> None:
+    scans = [made(phantom, "none"), made(phantom, "inside", phantom.IN_ALA),
+             made(phantom, "front", phantom.IN_FRONT, leaked={Site.ANTERIOR_SACRAL_SPACE: 0.9}),
+             made(phantom, "wrongly-called-clear", phantom.IN_FRONT)]
+    choice = EngineChoice(bundle=bundle, mode=None, threads=1, preview=True, debug=True)
+    engine, facts = open_engine(choice, [])
+    rows, summary = compare(scans, tmp_path / "demo", engine, facts=facts)
+    assert [(row.name, row.sites_agree) for row in rows] == [("none", True), ("inside", True), ("front", True),
+                                                             ("wrongly-called-clear", False)]
+    assert summary.failures == []
+    page = (tmp_path / "demo/demo.html").read_text()
+    for row in rows:
+        assert row.picture is not None
+        assert f'src="{row.picture}"' in page
+        assert (tmp_path / "demo" / row.picture).is_file()
+    assert "synthetic" in page
+
+
+def test_simulated_scans_are_written_with_truth_and_can_be_scored(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    scans = [made(phantom, "sim-0"), made(phantom, "sim-1", phantom.IN_FRONT, leaked={Site.OTHER: 0.5})]
+    assert write_labelled(scans, tmp_path / "sim") == 2
+    with (tmp_path / "sim/truth.csv").open(newline="") as file:
+        truth = list(csv.DictReader(file))
+    assert [(row["case_id"], row["true_sites"]) for row in truth] == [("sim-0", ""), ("sim-1", "other")]
+    cement = nib.load(tmp_path / "sim/sim-1/cement.nii.gz")
+    np.testing.assert_array_equal(np.asanyarray(cement.dataobj), scans[1].cement.labels)
+    assert main(["score", str(tmp_path / "sim/truth.csv"), "--out", str(tmp_path / "out"), "--bundle", str(bundle),
+                 "--mode", "report"]) == 0
+    assert "sim-1: leak" in capsys.readouterr().out
+
+
+def test_scoring_in_a_process_of_its_own_loads_neither_torch_nor_monai(tmp_path: Path, phantom: ModuleType,
+                                                                       bundle: Path) -> None:
+    scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA))
+    code = f"""
+import importlib.util, sys, types
+spec = importlib.util.spec_from_file_location("phantom", {str(PHANTOM)!r})
+sys.modules["phantom"] = phantom = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(phantom)
+sys.modules["sacroleak.models.networks"] = networks = types.ModuleType("networks")
+networks.load_segmenter = lambda bundle, threads: phantom.KnowingSegmenter()
+from sacroleak.cli.main import main
+code = main(["score", {str(scan)!r}, "--out", {str(tmp_path / "out")!r}, "--bundle", {str(bundle)!r}])
+print("loaded", *[name for name in ("torch", "monai", "sklearn", "matplotlib", "mlflow") if name in sys.modules])
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded"
