@@ -54,7 +54,8 @@ class Geometry:
     @property
     def spacing_mm(self) -> Points:
         """Distance between neighbouring voxel centres along i, j, k; (3,) mm."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        lengths: Points = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return lengths
 
     @property
     def voxel_ml(self) -> float:

@@ -33,7 +33,7 @@ class _Strict(BaseModel):
 
 
 class IntensityWindow(_Strict):
-    """HU that are clipped and mapped to [0, 1] before a network sees them."""
+    """HU that are clipped and mapped to [-1, 1] as one input channel of the networks."""
 
     low_hu: float
     high_hu: float
@@ -73,7 +73,7 @@ class _Described(_Strict):
     name: PlainName
     version: str
     created: datetime
-    intensity: IntensityWindow
+    intensity: tuple[IntensityWindow, ...]
     structures: list[str] = [s.name.lower() for s in Structure if s is not Structure.CEMENT]
     training: Facts
     training_data: list[TrainingData]

@@ -9,13 +9,14 @@ BONE_WINDOW_HU = (-250.0, 650.0)
 """Soft tissue to cancellous bone: contours of organs, canal and osteoporotic bone."""
 DENSE_WINDOW_HU = (-1000.0, 3000.0)
 """Air to cement and metal."""
-CHANNELS = 2
+WINDOWS_HU = (BONE_WINDOW_HU, DENSE_WINDOW_HU)
+CHANNELS = len(WINDOWS_HU)
 
 
 def to_channels(hu: npt.NDArray[np.floating] | npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     """HU [i, j, k] to (2, i, j, k) float32: both windows, each mapped to -1..1 and clipped."""
     out = np.empty((CHANNELS, *hu.shape), dtype=np.float32)
-    for channel, (low, high) in zip(out, (BONE_WINDOW_HU, DENSE_WINDOW_HU), strict=True):
+    for channel, (low, high) in zip(out, WINDOWS_HU, strict=True):
         np.clip(hu, low, high, out=channel, casting="unsafe")
         channel -= (low + high) / 2
         channel /= (high - low) / 2

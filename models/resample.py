@@ -43,7 +43,8 @@ def _lerp(field: npt.NDArray[np.float32], index: npt.NDArray[np.float64], axis: 
     above -= below
     above *= weight
     above += below
-    return above
+    result: Field = above
+    return result
 
 
 def aligned_axes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
@@ -60,7 +61,9 @@ def aligned_axes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, i
         return None
     if np.abs(directions).sum() > 3 + 10 * AXIS_TOLERANCE:
         return None
-    return (int(order[0]), int(order[1]), int(order[2])), tuple(int(s) for s in np.sign(along))  # type: ignore[return-value]
+    i, j, k = (int(axis) for axis in order)
+    x, y, z = (int(sign) for sign in np.sign(along))
+    return (i, j, k), (x, y, z)
 
 
 def to_aligned_grid(ct: Volume, target: Geometry) -> Field:
@@ -80,11 +83,12 @@ def to_aligned_grid(ct: Volume, target: Geometry) -> Field:
     covered = [m.sum(axis=1) for m in small]
     values = _apply(native, small)
     inside = covered[0][:, None, None] * covered[1][None, :, None] * covered[2][None, None, :]
-    return values + np.float32(OUTSIDE_HU) * (1 - inside)
+    padded: Field = values + np.float32(OUTSIDE_HU) * (1 - inside)
+    return padded
 
 
 def _averaging_matrix(source: Geometry, target: Geometry, lps: int, axis: int) -> Field:
-    """Weights (target n, source n) of a triangle as wide as the coarser of both voxels; a row sums to its seen share."""
+    """Weights (target n, source n) of a triangle as wide as the coarser of both voxels; rows sum to 1 or 0."""
     step = source.affine[lps, axis]
     places = source.affine[lps, 3] + step * np.arange(source.shape[axis])
     wanted = target.affine[lps, 3] + target.affine[lps, lps] * np.arange(target.shape[lps])
@@ -95,7 +99,8 @@ def _averaging_matrix(source: Geometry, target: Geometry, lps: int, axis: int) -
     total = weights.sum(axis=1, keepdims=True)
     share = np.where(total > 0.45 * full, np.minimum(total / full, 1.0), 0.0)
     share = np.where(share > 0.45, 1.0, 0.0)
-    return (weights / np.maximum(total, 1e-9) * share).astype(np.float32)
+    matrix: Field = (weights / np.maximum(total, 1e-9) * share).astype(np.float32)
+    return matrix
 
 
 def _span(matrix: Field) -> tuple[int, int]:

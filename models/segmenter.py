@@ -33,11 +33,12 @@ def build_network(spec: NetworkSpec) -> nn.Module:
     max-pooling at the same size, and its export has no operation that a CPU runtime lacks.
     """
     levels = len(spec.filters)
-    return DynUNet(
+    network: nn.Module = DynUNet(
         spatial_dims=3, in_channels=CHANNELS, out_channels=OUTPUT_CHANNELS, kernel_size=[3] * levels,
         strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=list(spec.filters),
         norm_name=("INSTANCE", {"affine": True}), act_name=("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
     )
+    return network
 
 
 class Probabilities(nn.Module):

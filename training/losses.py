@@ -31,7 +31,7 @@ def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
 
 
 def _dice_loss(probability: Tensor, truth: Tensor) -> Tensor:
-    """Mean of 1 - Dice over the structures that are there; (n, c, i, j, k) each. Absent ones are left to the entropy."""
+    """Mean of 1 - Dice over the structures that are there; (n, c, i, j, k) each. Absent ones do not count."""
     axes = (2, 3, 4)
     overlap = (probability * truth).sum(axes)
     size = (probability + truth).sum(axes)

@@ -162,7 +162,7 @@ def _label(scene: Scene, hu: Field, cement: npt.NDArray[np.bool_], metal: npt.ND
         anatomy[(scene.distance[name] < 0) & seen] = structure
     outside = cement & (anatomy != Structure.SACRUM)
     numbers = np.zeros(geometry.shape, dtype=np.uint8)
-    truth = []
+    truth: list[LeakTruth] = []
     for leak in leaks:
         part = outside & (leak.distance < 0) & (numbers == 0)
         if part.any():

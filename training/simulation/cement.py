@@ -65,4 +65,5 @@ def _to_volume(body: Field, limit: Field, target_ml: float, voxel_ml: float) -> 
     if room.size == 0:
         return np.full_like(body, FAR_MM)
     shift = room[min(wanted, room.size - 1)]
-    return np.maximum(body - shift, limit)
+    grown: Field = np.maximum(body - shift, limit)
+    return grown

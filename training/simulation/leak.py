@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from sacroleak.core.geometry import Points
@@ -77,7 +78,8 @@ def needle_direction(rng: np.random.Generator, scene: Scene, tip: Points) -> Poi
     base = ((rng.uniform(-0.3, 0.5) * side, 1.0, rng.uniform(-0.6, 0.4)),
             (side, rng.uniform(-0.1, 0.6), rng.uniform(-0.3, 0.3)),
             (side, rng.uniform(-0.9, -0.2), rng.uniform(0.0, 0.6)))[approach]
-    return np.array(base) / np.linalg.norm(base)
+    unit: Points = np.array(base) / np.linalg.norm(base)
+    return unit
 
 
 def epidural(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
@@ -185,7 +187,7 @@ def _add_neck(rng: np.random.Generator, body: Field, scene: Scene, ends: tuple[P
         add_tube(body, scene, neck, radius)
 
 
-def _fill(rng: np.random.Generator, scene: Scene, room: Field, tip: Points, name: str, *,
+def _fill(rng: np.random.Generator, scene: Scene, room: npt.NDArray[np.bool_], tip: Points, name: str, *,
           radius_mm: tuple[float, float]) -> LeakBody | None:
     """A ball's worth of a narrow room, near the tip."""
     cells = np.argwhere(room)
@@ -266,4 +268,5 @@ def _moving_mean(points: Points) -> Points:
     if len(points) < 3:
         return points
     padded = np.concatenate([points[:1], points, points[-1:]])
-    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    smooth: Points = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    return smooth

@@ -19,7 +19,7 @@ SATURATED_HU = 3071.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scanner:
-    """One acquisition. Blur as FWHM in mm (in plane; across slices), noise in HU at 1 mm, streaks in HU beside metal."""
+    """One acquisition. Blur as FWHM in mm (in plane; across), noise in HU at 1 mm, streaks in HU beside metal."""
 
     blur_mm: float
     slice_mm: float
@@ -91,7 +91,7 @@ def _streaks(rng: np.random.Generator, scene: Scene, dense: Points, strength_hu:
 
 
 def draw_field_of_view(rng: np.random.Generator, shape: Shape) -> tuple[slice, slice, slice]:
-    """What a small or misplaced field of view still sees: each axis loses up to 38 % on one side, three in ten times."""
+    """What a small or misplaced field of view still sees: three in ten times an axis loses up to 38 %."""
     seen = []
     for sides in shape:
         lost = int(rng.uniform(0.03, 0.38) * sides) if rng.random() < 0.3 else 0

@@ -53,7 +53,9 @@ class Scene:
         """Distance of one structure at (n, 3) LPS mm, nearest voxel; (n,)."""
         index = np.rint(self.geometry.to_index(points_lps)).astype(int)
         index = np.clip(index, 0, np.array(self.geometry.shape) - 1)
-        return self.distance[name][index[..., 0], index[..., 1], index[..., 2]].astype(np.float64)
+        values = self.distance[name][index[..., 0], index[..., 1], index[..., 2]]
+        distances: npt.NDArray[np.float64] = values.astype(np.float64)
+        return distances
 
 
 def sacrum_centre_mm(anatomy: Anatomy) -> Points:

@@ -36,7 +36,7 @@ class TissueStyle:
 
 
 def draw_style(rng: np.random.Generator, *, wild: bool) -> TissueStyle:
-    """Realistic styles span age, sex and osteoporosis; wild ones span far more, so that no intensity can be relied on."""
+    """Realistic styles span age, sex and osteoporosis; wild ones so much more that intensity alone says nothing."""
     u = rng.uniform
     trabecular = u(-40, 320)
     cortex = u(350, 1500)
@@ -73,7 +73,7 @@ def paint(rng: np.random.Generator, scene: Scene, style: TissueStyle, lesion_at:
     for name in BONES:
         if name in scene.distance:
             _paint_bone(rng, hu, scene.distance[name], style, (texture, patches, edge))
-    _sclerose_joints(rng, hu, scene, edge)
+    _sclerose_joints(rng, hu, scene)
     if style.lesion != "none" and lesion_at is not None:
         _paint_lesion(rng, hu, scene, style, lesion_at)
     return hu
@@ -143,7 +143,7 @@ def _paint_bone(rng: np.random.Generator, hu: Field, distance: Field, style: Tis
     hu[box] += cover * (bone - hu[box])
 
 
-def _sclerose_joints(rng: np.random.Generator, hu: Field, scene: Scene, edge: float) -> None:
+def _sclerose_joints(rng: np.random.Generator, hu: Field, scene: Scene) -> None:
     """Dense bone beside the sacroiliac joints, as age brings it."""
     if rng.random() < 0.5:
         return
@@ -175,7 +175,8 @@ def _paint_lesion(rng: np.random.Generator, hu: Field, scene: Scene, style: Tiss
 
 
 def _cover(distance: Field, edge: float) -> Field:
-    return np.clip(0.5 - distance / np.float32(edge), 0, 1)
+    cover: Field = np.clip(0.5 - distance / np.float32(edge), 0, 1)
+    return cover
 
 
 def _mix(hu: Field, value: Field | np.float32, cover: Field) -> None:

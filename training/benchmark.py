@@ -1,0 +1,200 @@
+"""Stage: the scans on which the released model is measured; made once from their manifest, kept, and never changed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from rich.progress import track
+
+from sacroleak.core.config import load_config
+from sacroleak.core.errors import InputError, ManifestError
+from sacroleak.core.geometry import Geometry
+from sacroleak.core.structures import Site
+from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.core.whole import remove_leftovers, whole_file
+from sacroleak.training.simulation.anatomy import Anatomy
+from sacroleak.training.simulation.case import Case, LeakTruth, Plan
+from sacroleak.training.simulation.cases import planned_case
+from sacroleak.training.simulation.leak import MECHANISMS
+from sacroleak.training.simulation.procedural import procedural_pelvis
+from sacroleak.training.simulation.scanner import QUIET
+
+STREAM = 20_580
+"""Joined to a case's seed, so that no stream of random numbers here is one that training or the demo draws from."""
+PIXEL_MM = 0.9
+PROCEDURAL = "procedural"
+
+_CEMENT_BIT, _METAL_BIT, _LEAK_SHIFT = 8, 16, 5
+"""Labels share one byte: anatomy in bits 0-2, then cement, metal, and the leak's number (up to 7)."""
+
+
+class BenchmarkRow(BaseModel):
+    """One scan of the benchmark, as its line of the manifest says it; lists are separated by spaces."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    case_id: str
+    source: Literal["procedural", "surface"]
+    anatomy: str
+    seed: int
+    slice_mm: float
+    cement_ml: tuple[float, ...]
+    leaks: tuple[str, ...]
+    metal: tuple[str, ...]
+    other_cement: tuple[str, ...]
+
+    @field_validator("cement_ml", "leaks", "metal", "other_cement", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("leaks")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in MECHANISMS]
+        if unknown:
+            raise ValueError(f"unknown mechanism {unknown[0]}, wanted one of {', '.join(MECHANISMS)}")
+        return value
+
+
+class BenchmarkConfig(BaseModel):
+    """Which scans: a manifest beside this repository's other manifests; `limit` takes the first so many of each source
+    (0: all). `anatomy_manifest` says which patients may be used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    manifest: Path
+    anatomy_manifest: Path
+    sources: tuple[str, ...] = ("procedural", "surface")
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BenchmarkCase:
+    """One scan with its row, its truth, and the sha256 of both."""
+
+    row: BenchmarkRow
+    case: Case
+    digest: str
+
+
+def read_benchmark(config: BenchmarkConfig) -> list[BenchmarkRow]:
+    """The chosen rows. Raises ManifestError for a bad row, or one whose patient is not held out of training."""
+    rows = [_row(number, values) for number, values in enumerate(_table(config.manifest), start=2)]
+    splits = {row["anatomy"]: row["split"] for row in _table(config.anatomy_manifest)}
+    ids = [row.case_id for row in rows]
+    if len(set(ids)) != len(ids) or len({row.seed for row in rows}) != len(rows):
+        raise ManifestError(f"{config.manifest.name}: case_id and seed must differ from row to row")
+    for row in rows:
+        if row.source == "surface" and splits.get(row.anatomy) != "test":
+            raise ManifestError(f"{config.manifest.name}: {row.case_id} uses {row.anatomy}, which is not of split test")
+    chosen = []
+    for source in config.sources:
+        own = [row for row in rows if row.source == source]
+        chosen += own[: config.limit] if config.limit else own
+    return chosen
+
+
+def make_case(row: BenchmarkRow, anatomies: Path) -> Case:
+    """Render one row. A surface row needs `<anatomies>/<anatomy>.npz`; raises InputError if it is not there."""
+    rng = np.random.default_rng((row.seed, STREAM))
+    if row.source == PROCEDURAL:
+        anatomy = procedural_pelvis(rng)
+    else:
+        path = anatomies / f"{row.anatomy}.npz"
+        if not path.is_file():
+            raise InputError(f"{path}: no such anatomy; run the prepare stage with the surfaces first")
+        anatomy = Anatomy.load(path)
+    scanner = replace(QUIET, slice_mm=row.slice_mm, noise_hu=float(rng.uniform(8, 35)),
+                      blur_mm=float(rng.uniform(0.6, 1.4)), streak_hu=float(rng.uniform(20, 200)))
+    plan = Plan(volumes_ml=row.cement_ml, mechanisms=row.leaks, metal=row.metal, other_cement=row.other_cement)
+    return planned_case(rng, anatomy, plan, scanner=scanner, slice_mm=row.slice_mm, pixel_mm=PIXEL_MM)
+
+
+def save_case(path: Path, row: BenchmarkRow, case: Case) -> None:
+    """Write scan, labels and truth to one .npz, whole or not at all."""
+    packed = case.anatomy.labels.astype(np.uint8)
+    packed |= case.cement.labels.astype(np.uint8) * np.uint8(_CEMENT_BIT)
+    packed |= case.metal.labels.astype(np.uint8) * np.uint8(_METAL_BIT)
+    packed |= case.leaks.labels.astype(np.uint8) << _LEAK_SHIFT
+    truth = [{"number": t.number, "site": t.site.value, "mechanism": t.mechanism, "volume_ml": t.volume_ml}
+             for t in case.truth]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, hu=case.ct.hu, labels=packed, affine=case.ct.geometry.affine,
+                 row=np.array(row.model_dump_json()), truth=np.array(json.dumps(truth)))
+
+
+def load_case(path: Path) -> BenchmarkCase:
+    """Read what `save_case` wrote."""
+    with np.load(path, allow_pickle=False) as data:
+        hu, packed, affine = data["hu"], data["labels"], data["affine"]
+        row, truth = str(data["row"]), str(data["truth"])
+    geometry = Geometry(affine=affine, shape=hu.shape)
+    state = hashlib.sha256(f"{row}{truth}".encode())
+    for part in (hu, packed, affine):
+        state.update(np.ascontiguousarray(part).data)
+    case = Case(ct=Volume(hu=hu, geometry=geometry),
+                anatomy=LabelMap(labels=packed & np.uint8(7), geometry=geometry),
+                cement=LabelMap(labels=_bit(packed, _CEMENT_BIT), geometry=geometry),
+                leaks=LabelMap(labels=packed >> _LEAK_SHIFT, geometry=geometry),
+                metal=LabelMap(labels=_bit(packed, _METAL_BIT), geometry=geometry),
+                truth=tuple(LeakTruth(number=t["number"], site=Site(t["site"]), mechanism=t["mechanism"],
+                                      volume_ml=t["volume_ml"]) for t in json.loads(truth)))
+    return BenchmarkCase(row=BenchmarkRow.model_validate_json(row), case=case, digest=state.hexdigest())
+
+
+def main(config: BenchmarkConfig, *, anatomies: Path, out: Path) -> list[Path]:
+    """Make `<out>/<case_id>.npz` for each row that is not there yet as the manifest has it; the paths in its order."""
+    rows = read_benchmark(config)
+    out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    for row in track(rows, description="benchmark scans"):
+        path = out / f"{row.case_id}.npz"
+        if _row_of(path) != row:
+            save_case(path, row, make_case(row, anatomies))
+    return [out / f"{row.case_id}.npz" for row in rows]
+
+
+def _row_of(path: Path) -> BenchmarkRow | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        return BenchmarkRow.model_validate_json(str(data["row"]))
+
+
+def _bit(packed: npt.NDArray[np.uint8], bit: int) -> npt.NDArray[np.bool_]:
+    return (packed & np.uint8(bit)) > 0
+
+
+def _table(path: Path) -> Iterator[dict[str, str]]:
+    if not path.is_file():
+        raise ManifestError(f"{path.name}: no such manifest")
+    with path.open(newline="", encoding="utf-8") as stream:
+        yield from csv.DictReader(stream)
+
+
+def _row(number: int, values: dict[str, str]) -> BenchmarkRow:
+    try:
+        return BenchmarkRow.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ManifestError(f"benchmark, row {number}: {first['loc']}: {first['msg']}") from error
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/benchmark.yaml"))
+    parser.add_argument("--anatomies", type=Path, default=Path("artifacts/anatomies"))
+    parser.add_argument("--out", type=Path, default=Path("artifacts/benchmark"))
+    given = parser.parse_args()
+    main(load_config(given.config, BenchmarkConfig), anatomies=given.anatomies, out=given.out)

@@ -1,0 +1,138 @@
+"""Result against truth, one scan at a time: overlap, surfaces, and which leak is which. Masks are bool [i, j, k]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import edt
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import binary_erosion
+
+from sacroleak.core.structures import Site, Structure
+
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.unsignedinteger]
+
+
+def dice(found: Mask, truth: Mask) -> float | None:
+    """Twice the common volume over the sum of both, 0 to 1; None where both are empty."""
+    total = int(np.count_nonzero(found)) + int(np.count_nonzero(truth))
+    return None if total == 0 else 2.0 * int(np.count_nonzero(found & truth)) / total
+
+
+def surface_dice(found: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float) -> float | None:
+    """Share of both surfaces that lies within `tolerance_mm` of the other (Nikolov et al. 2018), by surface voxels.
+
+    Surfaces are the outermost voxels of each mask; on slices thicker than the tolerance it is a hard measure.
+    None where both are empty, 0 where one is.
+    """
+    if not found.any() or not truth.any():
+        return None if found.any() == truth.any() else 0.0
+    box = _box(found | truth)
+    found, truth = np.ascontiguousarray(found[box]), np.ascontiguousarray(truth[box])
+    skins = [mask & ~binary_erosion(mask) for mask in (found, truth)]
+    near = 0
+    for skin, other in (skins, skins[::-1]):
+        away = edt.edt(~other, anisotropy=tuple(spacing_mm), black_border=False)
+        near += int(np.count_nonzero(away[skin] <= tolerance_mm))
+    return near / sum(int(np.count_nonzero(skin)) for skin in skins)
+
+
+def volume_error_pct(found_ml: float, true_ml: float) -> float | None:
+    """Absolute error of a volume in per cent of the truth; None where there is nothing."""
+    return None if true_ml <= 0 else 100.0 * abs(found_ml - true_ml) / true_ml
+
+
+def sides_exchanged(found: Labels, truth: Labels) -> bool | None:
+    """Whether more of the true hips is called by the other side's name than by its own; None without any hip."""
+    left, right = truth == Structure.HIP_LEFT, truth == Structure.HIP_RIGHT
+    if not (left.any() or right.any()):
+        return None
+    own = np.count_nonzero(found[left] == Structure.HIP_LEFT) + np.count_nonzero(found[right] == Structure.HIP_RIGHT)
+    other = np.count_nonzero(found[left] == Structure.HIP_RIGHT) + np.count_nonzero(found[right] == Structure.HIP_LEFT)
+    return bool(other > own)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakMatch:
+    """One true leak: the site of the found leak that covers most of it, None if none covers enough."""
+
+    number: int
+    covered: float
+    site: Site | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """All true leaks of a scan, and the sites of found leaks that lie on none of them."""
+
+    matches: tuple[LeakMatch, ...]
+    false_sites: tuple[Site, ...]
+
+
+def match_leaks(found: Labels, sites: Mapping[int, Site], truth: Labels, *, share: float) -> Matching:
+    """Match found leaks to true ones by overlap; both maps hold 0 or a leak's number, on one grid.
+
+    A true leak is found if found leaks cover at least `share` of its voxels; the one that covers most gives the site.
+    A found leak is false if less than `share` of it lies on true leaks.
+    """
+    pairs: dict[tuple[int, int], int] = {}
+    both = (found > 0) & (truth > 0)
+    values, counts = np.unique(np.stack([found[both], truth[both]]).astype(np.int64), axis=1, return_counts=True)
+    for (f, t), count in zip(values.T.tolist(), counts.tolist(), strict=True):
+        pairs[f, t] = count
+    sizes = [dict(zip(*(part.tolist() for part in np.unique(m[m > 0], return_counts=True)), strict=True))
+             for m in (found, truth)]
+    matches = tuple(_match(t, size, pairs, sites, share) for t, size in sizes[1].items())
+    false_sites = tuple(site for number, site in sorted(sites.items())
+                        if _common(pairs, found=number) < share * sizes[0].get(number, 0) or number not in sizes[0])
+    return Matching(matches=matches, false_sites=false_sites)
+
+
+def _match(number: int, size: int, pairs: Mapping[tuple[int, int], int], sites: Mapping[int, Site],
+           share: float) -> LeakMatch:
+    own = {f: count for (f, t), count in pairs.items() if t == number}
+    covered = sum(own.values()) / size
+    best = max(own, key=lambda f: own[f]) if own and covered >= share else None
+    return LeakMatch(number=number, covered=covered, site=None if best is None else sites[best])
+
+
+def _common(pairs: Mapping[tuple[int, int], int], *, found: int) -> int:
+    return sum(count for (f, _), count in pairs.items() if f == found)
+
+
+def f1(truth: Sequence[bool], found: Sequence[bool]) -> float | None:
+    """Harmonic mean of precision and recall; None where neither has a positive."""
+    both = sum(a and b for a, b in zip(truth, found, strict=True))
+    total = sum(truth) + sum(found)
+    return None if total == 0 else 2.0 * both / total
+
+
+def kappa(truth: Sequence[bool], found: Sequence[bool]) -> float | None:
+    """Cohen's kappa of yes and no; None where chance alone would agree always."""
+    n = len(truth)
+    if n == 0:
+        return None
+    agree = sum(a == b for a, b in zip(truth, found, strict=True)) / n
+    p, q = sum(truth) / n, sum(found) / n
+    chance = p * q + (1 - p) * (1 - q)
+    return None if chance >= 1.0 else (agree - chance) / (1.0 - chance)
+
+
+def calibration_error(truth: Sequence[bool], probability: Sequence[float], *, bins: int = 10) -> float | None:
+    """Expected calibration error: mean distance of stated from observed share over equal bins, weighted by size."""
+    if not truth:
+        return None
+    stated, seen = np.asarray(probability, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    bin_of = np.minimum((stated * bins).astype(np.int64), bins - 1)
+    total = sum(abs(float(stated[bin_of == b].sum() - seen[bin_of == b].sum())) for b in range(bins))
+    return total / len(truth)
+
+
+def _box(mask: Mask) -> tuple[slice, slice, slice]:
+    """The mask's bounding box and one voxel more."""
+    sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    i, j, k = (slice(max(int(s[0]) - 1, 0), int(s[-1]) + 2) for s in sides)
+    return i, j, k

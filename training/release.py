@@ -1,0 +1,112 @@
+"""Stage: exported networks, their card and their licences become a released model that scoring can trust."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from sacroleak.core.config import load_config
+from sacroleak.core.errors import ModelError
+from sacroleak.core.whole import write_whole
+from sacroleak.models.bundle import (
+    CHAMPION,
+    Bundle,
+    BundleDraft,
+    IntensityWindow,
+    NetworkDraft,
+    TrainingData,
+    write_bundle,
+)
+from sacroleak.models.intensity import WINDOWS_HU
+from sacroleak.training.train_segmenter import TrainConfig
+
+OUTPUTS = ["background", "sacrum", "sacral_canal", "hip_left", "hip_right", "l5", "cement", "metal"]
+
+
+class ReleaseConfig(BaseModel):
+    """Name and version of the release and what its networks learned from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    version: str
+    training_data: tuple[TrainingData, ...]
+
+
+def main(config: ReleaseConfig, *, networks: dict[str, tuple[TrainConfig, Path]], released: Path, manifest: Path,
+         now: datetime) -> Bundle:
+    """Write `<released>/<name>/` whole and make it the champion; `networks`: pass -> (its config, its ONNX file)."""
+    facts = {name: json.loads(path.with_suffix(".json").read_text()) for name, (_, path) in networks.items()}
+    held_out = _held_out(manifest)
+    training = {f"{name}_updates": facts[name]["updates"] for name in networks} | {"held_out_anatomies": held_out}
+    draft = BundleDraft(
+        name=config.name, version=config.version, created=now, training=training,
+        intensity=tuple(IntensityWindow(low_hu=low, high_hu=high) for low, high in WINDOWS_HU),
+        training_data=list(config.training_data),
+        networks={name: _network(name, train) for name, (train, _) in networks.items()})
+    bundle = write_bundle(released, draft, networks={name: path.read_bytes() for name, (_, path) in networks.items()},
+                          card=_card(config, draft, held_out), licences=_licences(config))
+    write_whole(released / CHAMPION, f"{config.name}\n".encode())
+    return bundle
+
+
+def _network(name: str, train: TrainConfig) -> NetworkDraft:
+    spacing = train.network.spacing_mm
+    return NetworkDraft(file=f"{name}.onnx", spacing_mm=(spacing, spacing, spacing), tile=train.network.patch,
+                        outputs=OUTPUTS)
+
+
+def _held_out(manifest: Path) -> list[str]:
+    with manifest.open(newline="") as rows:
+        names = [row["anatomy"] for row in csv.DictReader(rows) if row["split"] == "test"]
+    if len(names) < 6:
+        raise ModelError(f"{manifest.name}: {len(names)} anatomies held out, wanted at least 6")
+    return names
+
+
+def _card(config: ReleaseConfig, draft: BundleDraft, held_out: list[str]) -> str:
+    data = "\n".join(f"* {d.name} ({d.licence}): {d.source}" for d in config.training_data)
+    updates = ", ".join(f"{name} {draft.training[f'{name}_updates']}" for name in draft.networks)
+    return f"""# {config.name} {config.version}
+
+For research. Not a medical device; not for diagnosis or treatment of anyone.
+
+**What it does.** Two 3-D networks (MONAI DynUNet). The coarse one finds the sacrum anywhere in a CT on a 5 mm grid.
+The fine one labels sacrum, sacral canal, hip bones and L5 *as if no cement were there*, and cement and metal, on a
+2 mm grid around it.
+
+**What it learned from.** Only synthetic scans, rendered anew for every update from distance fields of bones, with
+randomised tissue, lesions, cement, leaks, metal, noise, blur and field of view. Updates: {updates}. Never a real scan,
+never a real cement leak.
+
+{data}
+
+**Held out for ever**, never used in training: {', '.join(held_out)}.
+
+**What was measured.** See `docs/results.md`. Those cases are synthetic too, but for one real CT without cement.
+
+**Known limits.** No scan after a real sacroplasty has been seen. Fractured or dysmorphic sacra, transitional
+vertebrae, children and earlier pelvic surgery are outside what it learned.
+"""
+
+
+def _licences(config: ReleaseConfig) -> str:
+    rows = "\n".join(f"{d.name}\n  {d.licence}\n  {d.source}\n" for d in config.training_data)
+    return f"The networks are released under Apache-2.0. They were trained on:\n\n{rows}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/release.yaml"))
+    parser.add_argument("--exported", type=Path, default=Path("artifacts/export"))
+    parser.add_argument("--manifest", type=Path, default=Path("data_manifests/anatomies.csv"))
+    parser.add_argument("--released", type=Path, default=Path("models/released"))
+    given = parser.parse_args()
+    exported = {name: (load_config(Path(f"configs/train_{name}.yaml"), TrainConfig), given.exported / f"{name}.onnx")
+                for name in ("coarse", "fine")}
+    main(load_config(given.config, ReleaseConfig), networks=exported, released=given.released,
+         manifest=given.manifest, now=datetime.now(UTC))
