@@ -189,7 +189,7 @@ def test_simulated_scans_are_written_with_truth_and_can_be_scored(tmp_path: Path
     with (tmp_path / "sim/truth.csv").open(newline="") as file:
         truth = list(csv.DictReader(file))
     assert [(row["case_id"], row["true_sites"]) for row in truth] == [("sim-0", ""), ("sim-1", "other")]
-    cement = nib.load(tmp_path / "sim/sim-1/cement.nii.gz")
+    cement = nib.Nifti1Image.from_filename(tmp_path / "sim/sim-1/cement.nii.gz")
     np.testing.assert_array_equal(np.asanyarray(cement.dataobj), scans[1].cement.labels)
     assert main(["score", str(tmp_path / "sim/truth.csv"), "--out", str(tmp_path / "out"), "--bundle", str(bundle),
                  "--mode", "report"]) == 0

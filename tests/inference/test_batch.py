@@ -21,6 +21,7 @@ from sacroleak.inference import batch
 from sacroleak.inference.batch import RunSummary
 from sacroleak.inference.run_record import Outcome
 from sacroleak.inference.score_one import Engine
+from sacroleak.inference.write import write_case
 
 MakeEngine = Callable[..., Engine]
 Run = Callable[..., RunSummary]
@@ -159,7 +160,7 @@ def test_a_run_that_is_interrupted_leaves_whole_cases_and_can_go_on(
 ) -> None:
     listed = manifest(tmp_path, one=phantom.write_scan(tmp_path / "a.nii.gz"),
                       two=phantom.write_scan(tmp_path / "b.nii.gz", phantom.ball(phantom.IN_ALA)))
-    out, write_case = tmp_path / "out", batch.write_case
+    out = tmp_path / "out"
 
     def interrupted(cases: Path, scored: Any, *others: Any, **more: Any) -> None:
         if scored.report.case_id == "two":

@@ -40,7 +40,7 @@ TURNS = {
 
 def centre_lps(path: Path, label: int) -> npt.NDArray[np.float64]:
     """LPS mm of the middle of one label, read by nibabel alone."""
-    image = nib.load(path)
+    image = nib.Nifti1Image.from_filename(path)
     index = np.argwhere(np.asanyarray(image.dataobj) == label)
     ras = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     middle: npt.NDArray[np.float64] = (ras * (-1, -1, 1)).mean(axis=0)
@@ -56,9 +56,9 @@ def test_label_images_lie_on_the_scan_and_in_the_right_place(
                               geometry=grid)
     summary = run([scan], tmp_path / "out", make_engine(label_images=True))
     folder = tmp_path / "out/cases" / summary.outcomes[0].case_id
-    given = nib.load(scan)
+    given = nib.Nifti1Image.from_filename(scan)
     for name in ("labels", "cement", "leaks"):
-        image = nib.load(folder / f"{name}.nii.gz")
+        image = nib.Nifti1Image.from_filename(folder / f"{name}.nii.gz")
         assert image.shape == given.shape
         np.testing.assert_allclose(image.affine, given.affine, atol=1e-4)
     report = read_report(folder / "report.json")
@@ -68,8 +68,8 @@ def test_label_images_lie_on_the_scan_and_in_the_right_place(
     np.testing.assert_allclose(leak, report.leaks[0].centroid_lps_mm, atol=0.02)
     np.testing.assert_allclose(centre_lps(folder / "labels.nii.gz", Structure.HIP_LEFT), (62, 0, 0), atol=1.0)
     np.testing.assert_allclose(centre_lps(folder / "labels.nii.gz", Structure.L5), (0, -5, 60.5), atol=1.0)
-    cement = np.asanyarray(nib.load(folder / "cement.nii.gz").dataobj) > 0
-    labels = np.asanyarray(nib.load(folder / "labels.nii.gz").dataobj)
+    cement = np.asanyarray(nib.Nifti1Image.from_filename(folder / "cement.nii.gz").dataobj) > 0
+    labels = np.asanyarray(nib.Nifti1Image.from_filename(folder / "labels.nii.gz").dataobj)
     np.testing.assert_array_equal(labels == Structure.CEMENT, cement)
 
 
@@ -113,7 +113,7 @@ def test_the_preview_shows_the_leak_where_it_is_whatever_the_grid(
     turn: str, tmp_path: Path, phantom: ModuleType, make_engine: MakeEngine, run: Run,
 ) -> None:
     """The same patient on another grid gives the same picture, so what lies left is drawn on the right."""
-    pictures = []
+    pictures: list[npt.NDArray[np.float64]] = []
     for name in ("head first, supine", turn):
         scan = phantom.write_scan(tmp_path / f"{len(pictures)}.nii.gz", phantom.ball(phantom.IN_FRONT),
                                   geometry=phantom.grid(turn=TURNS[name]))
