@@ -16,6 +16,7 @@ from sacroleak.training.simulation.leak import MECHANISMS, LeakBody
 from sacroleak.training.simulation.noise import smooth_noise
 from sacroleak.training.simulation.scanner import Scanner, acquire, draw_field_of_view, draw_scanner
 from sacroleak.training.simulation.scene import Field, Scene
+from sacroleak.training.simulation.shapes import empty
 from sacroleak.training.simulation.tissue import TissueStyle, draw_style, paint
 
 LABELLED = {"sacrum": Structure.SACRUM, "canal": Structure.SACRAL_CANAL, "hip_left": Structure.HIP_LEFT,
@@ -76,19 +77,45 @@ def draw_plan(rng: np.random.Generator) -> Plan:
 
 def draw_case(rng: np.random.Generator, scene: Scene, *, wild: bool) -> Case:
     """A random training case on the scene's grid."""
-    style = draw_style(rng, wild=wild)
-    return simulate(rng, scene, draw_plan(rng), style=style, scanner=draw_scanner(rng, wild=wild))
+    plan = draw_plan(rng)
+    return scan(rng, scene, operate(rng, scene, plan), style=draw_style(rng, wild=wild),
+                scanner=draw_scanner(rng, wild=wild))
 
 
-def simulate(rng: np.random.Generator, scene: Scene, plan: Plan, *, style: TissueStyle, scanner: Scanner) -> Case:
-    """Carry out `plan` in `scene` and scan the result."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operation:
+    """What was done to the patient, before any scan: cement bodies, leaks, and cement of other treatments."""
+
+    plan: Plan
+    bodies: tuple[CementBody, ...]
+    leaks: tuple[LeakBody, ...]
+    elsewhere: tuple[Field, ...]
+
+    def cement(self, scene: Scene) -> Field:
+        """Signed distance in mm to all cement."""
+        fields = [b.distance for b in self.bodies] + [b.distance for b in self.leaks] + list(self.elsewhere)
+        return np.minimum.reduce(fields) if fields else empty(scene)
+
+    def leaked_ml(self, scene: Scene) -> tuple[float, ...]:
+        """Volume of each leak outside the sacrum in mL, overlaps counted for each."""
+        outside = scene.distance["sacrum"] > 0
+        return tuple(float(np.count_nonzero((leak.distance < 0) & outside)) * scene.geometry.voxel_ml
+                     for leak in self.leaks)
+
+
+def operate(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
+    """Carry out `plan`: what the anatomy has no room for is left out."""
     bodies = _inject(rng, scene, plan)
-    leaks = _leaks(rng, scene, plan, bodies)
-    other = _elsewhere(rng, scene, plan)
-    cement = np.minimum.reduce([b.distance for b in bodies] + [b.distance for b in leaks] + other
-                               or [np.full(scene.geometry.shape, 12.7, dtype=np.float32)])
+    return Operation(plan=plan, bodies=tuple(bodies), leaks=tuple(_leaks(rng, scene, plan, bodies)),
+                     elsewhere=tuple(_elsewhere(rng, scene, plan)))
+
+
+def scan(rng: np.random.Generator, scene: Scene, operation: Operation, *, style: TissueStyle,
+         scanner: Scanner) -> Case:
+    """The CT of an operation, with hardware and everything that is true about it."""
+    plan, cement = operation.plan, operation.cement(scene)
     objects = [o for kind in plan.metal + plan.calcium if (o := draw_object(rng, scene, kind)) is not None]
-    tip = bodies[0].tip_lps_mm if bodies else choose_tip(rng, scene)
+    tip = operation.bodies[0].tip_lps_mm if operation.bodies else choose_tip(rng, scene)
     hu = paint(rng, scene, style, tip if plan.lesion else None)
     metal = _add_dense(rng, hu, scene, objects, cement, style)
     cement = np.where(metal, np.float32(1.0), cement)
@@ -99,7 +126,7 @@ def simulate(rng: np.random.Generator, scene: Scene, plan: Plan, *, style: Tissu
         seen[:] = False
         seen[draw_field_of_view(rng, scene.geometry.shape)] = True
         hu[~seen] = rng.choice([-1024.0, -1000.0, 0.0])
-    return _label(scene, hu, (cement < 0) & seen, metal & seen, leaks, seen)
+    return _label(scene, hu, (cement < 0) & seen, metal & seen, list(operation.leaks), seen)
 
 
 def _inject(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[CementBody]:

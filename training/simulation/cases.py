@@ -10,14 +10,14 @@ import numpy as np
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.anatomy import Anatomy
-from sacroleak.training.simulation.case import Case, Plan, centred_grid, simulate
+from sacroleak.training.simulation.case import Case, Plan, centred_grid, operate, scan
 from sacroleak.training.simulation.leak import OF_SITE
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.simulation.scanner import QUIET, Scanner
 from sacroleak.training.simulation.scene import draw_warp, place, still
 from sacroleak.training.simulation.tissue import TissueStyle, draw_style
 
-FIELD_OF_VIEW_MM = (250.0, 190.0, 200.0)
+FIELD_OF_VIEW_MM = (230.0, 180.0, 190.0)
 """Both sacroiliac joints, the skin behind, L5 above and the coccyx below."""
 SMALLEST_LEAK_ML = 0.08
 """A leak asked for by name is drawn again until it is at least this large outside the bone."""
@@ -113,7 +113,7 @@ def _plan(rng: np.random.Generator, number: int) -> Plan:
 
 
 def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scanner: Scanner,
-                 slice_mm: float = 1.0, pixel_mm: float = 0.9) -> Case:
+                 slice_mm: float = 1.0, pixel_mm: float = 1.0) -> Case:
     """Carry out a plan until every leak it asks for is there and none is too small to name.
 
     The last attempt is kept whatever it holds: its truth says what is in it.
@@ -122,10 +122,11 @@ def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scan
     warp = replace(still(anatomy), matrix=draw_warp(rng, anatomy, strength=0.5).matrix)
     scene = place(anatomy, grid, warp, rng)
     for _ in range(ATTEMPTS):
-        case = simulate(rng, scene, plan, style=_diagnostic(rng), scanner=scanner)
-        if len(case.truth) == len(plan.mechanisms) and all(t.volume_ml >= SMALLEST_LEAK_ML for t in case.truth):
+        operation = operate(rng, scene, plan)
+        volumes = operation.leaked_ml(scene)
+        if len(volumes) == len(plan.mechanisms) and all(ml >= SMALLEST_LEAK_ML for ml in volumes):
             break
-    return case
+    return scan(rng, scene, operation, style=_diagnostic(rng), scanner=scanner)
 
 
 def _diagnostic(rng: np.random.Generator) -> TissueStyle:

@@ -35,7 +35,7 @@ def vein(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None
     if start is None:
         return None
     radius = float(rng.uniform(0.6, 2.0))
-    smooth = _smooth_surface(scene)
+    smooth = scene.pelvic_surface
     body = empty(scene)
     stem = _course(rng, scene, smooth, start, radius, float(rng.uniform(12, 55)))
     if len(stem) < 4:
@@ -97,7 +97,7 @@ def presacral(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody |
     start = _anterior_point(rng, scene, tip, reach_mm=30)
     if start is None:
         return None
-    smooth = _smooth_surface(scene)
+    smooth = scene.pelvic_surface
     outward = gradient_at(smooth, scene, start)
     size = float(rng.uniform(2.5, 7))
     body = empty(scene)
@@ -114,7 +114,7 @@ def presacral(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody |
 
 def foramen(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
     """Confined to a sacral foramen."""
-    enclosed = (_smooth_surface(scene) < -0.5) & (scene.distance["sacrum"] > 1.0) & (scene.distance["canal"] > 4.0)
+    enclosed = (scene.pelvic_surface < -0.5) & (scene.distance["sacrum"] > 1.0) & (scene.distance["canal"] > 4.0)
     return _fill(rng, scene, enclosed, tip, "foramen", radius_mm=(1.5, 4.0))
 
 
@@ -208,7 +208,7 @@ def _fill(rng: np.random.Generator, scene: Scene, room: npt.NDArray[np.bool_], t
 
 def _anterior_point(rng: np.random.Generator, scene: Scene, tip: Points, *, reach_mm: float) -> Points | None:
     """A point on the pelvic surface of the sacrum within reach of the tip; (3,)."""
-    smooth = _smooth_surface(scene)
+    smooth = scene.pelvic_surface
     forward = np.gradient(smooth, axis=1) < -0.3 * scene.geometry.spacing_mm[1]
     skin = (np.abs(smooth - 0.5) < 0.8 * scene.geometry.spacing_mm.max()) & forward
     skin &= (scene.distance["canal"] > 5.0) & (scene.distance["sacrum"] > -0.5)
@@ -217,13 +217,6 @@ def _anterior_point(rng: np.random.Generator, scene: Scene, tip: Points, *, reac
     points = scene.geometry.to_lps(np.argwhere(skin))
     points = points[np.linalg.norm(points - tip, axis=1) < reach_mm] if len(points) else points
     return points[int(rng.integers(len(points)))] if len(points) else None
-
-
-def _smooth_surface(scene: Scene) -> Field:
-    """The sacrum without its holes: foramina and canal are bridged, so that a course can run over them."""
-    filled = np.minimum(scene.distance["sacrum"], scene.distance["canal"])
-    smooth: Field = gaussian_filter(filled, 3.0 / scene.geometry.spacing_mm)
-    return smooth
 
 
 def _course(rng: np.random.Generator, scene: Scene, smooth: Field, start: Points, radius: float,

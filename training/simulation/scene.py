@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
 
 from sacroleak.core.geometry import Geometry, Points
+from sacroleak.models.resample import sample_separable
 from sacroleak.training.simulation.anatomy import STEP_MM, Anatomy
 from sacroleak.training.simulation.noise import smooth_noise
 
 Field = npt.NDArray[np.float32]
 FAR_MM = 12.7
+PLACING_MM = 2.0
+"""Spacing at which anatomies are read out; their own fields are no finer."""
 WORD = 16
 """Bytes of one gathered number, and the most fields an anatomy may carry."""
 CHUNK = 4096
@@ -34,7 +39,7 @@ class Warp:
     bend_cells_mm: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
     """Signed distances in mm on `geometry` (axes +L +P +S), negative inside, +FAR_MM where unknown."""
 
@@ -48,6 +53,13 @@ class Scene:
         g = self.geometry
         x, y, z = (g.affine[a, 3] + g.affine[a, a] * np.arange(g.shape[a]) for a in range(3))
         return x, y, z
+
+    @cached_property
+    def pelvic_surface(self) -> Field:
+        """The sacrum without its holes: foramina and canal are bridged, so that a course can run over them."""
+        filled = np.minimum(self.distance["sacrum"], self.distance["canal"])
+        smooth: Field = gaussian_filter(filled, 3.0 / self.geometry.spacing_mm)
+        return smooth
 
     def at(self, name: str, points_lps: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Distance of one structure at (n, 3) LPS mm, nearest voxel; (n,)."""
@@ -79,18 +91,35 @@ def draw_warp(rng: np.random.Generator, anatomy: Anatomy, *, strength: float = 1
 
 
 def place(anatomy: Anatomy, geometry: Geometry, warp: Warp, rng: np.random.Generator) -> Scene:
-    """Read the anatomy out on `geometry`, whose point (0, 0, 0) mm lies at the warp's focus."""
-    points = _source_points(geometry, warp, rng)
+    """Read the anatomy out on `geometry`, whose point (0, 0, 0) mm lies at the warp's focus.
+
+    Distances are smooth, so grids finer than PLACING_MM are filled by stretching a grid of that spacing.
+    """
+    placing = _no_finer(geometry)
+    points = _source_points(placing, warp, rng)
     index = (points - anatomy.geometry.affine[:3, 3]) / anatomy.geometry.spacing_mm.astype(np.float32)
     names = list(anatomy.fields)
     packed = np.stack([anatomy.fields[name] for name in names], axis=-1)
     values = _trilinear(packed, index.astype(np.float32))
     stretch = float(np.cbrt(abs(np.linalg.det(warp.matrix))))
+    wanted = tuple((geometry.affine[a, 3] + geometry.affine[a, a] * np.arange(geometry.shape[a])
+                    - placing.affine[a, 3]) / placing.affine[a, a] for a in range(3))
     distance: dict[str, Field] = {}
     for n, name in enumerate(names):
         target = MIRRORED.get(name, name) if warp.mirrored else name
-        distance[target] = np.ascontiguousarray(values[:, n].reshape(geometry.shape)) * np.float32(STEP_MM / stretch)
+        field = np.ascontiguousarray(values[:, n].reshape(placing.shape)) * np.float32(STEP_MM / stretch)
+        distance[target] = field if placing is geometry else sample_separable(field, wanted)
     return Scene(geometry=geometry, distance=distance, mirrored=warp.mirrored)
+
+
+def _no_finer(geometry: Geometry) -> Geometry:
+    """The grid itself, or one of PLACING_MM that covers it where it is finer."""
+    if geometry.spacing_mm.min() > PLACING_MM - 0.1:
+        return geometry
+    extent = geometry.spacing_mm * (np.array(geometry.shape) - 1)
+    sides = np.ceil(extent / PLACING_MM).astype(int) + 1
+    return Geometry.axis_aligned(origin_lps_mm=geometry.affine[:3, 3], spacing_mm=PLACING_MM,
+                                 shape=(int(sides[0]), int(sides[1]), int(sides[2])))
 
 
 def _source_points(geometry: Geometry, warp: Warp, rng: np.random.Generator) -> Field:
