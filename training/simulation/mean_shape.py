@@ -11,11 +11,11 @@ import numpy as np
 CANAL = np.array([
     # x, y, z, half width, half depth; from above the S1 endplate down to the hiatus
     (0.0, -22.0, 40.0, 14.0, 10.0), (0.0, -14.0, 30.0, 15.0, 10.0), (0.0, -7.0, 22.0, 15.0, 10.0),
-    (0.0, 2.0, 10.0, 13.5, 8.0), (0.0, 10.0, 0.0, 11.5, 6.5), (0.0, 20.0, -10.0, 9.5, 5.5),
-    (0.0, 30.0, -20.0, 8.5, 5.0), (0.0, 40.0, -32.0, 6.5, 3.5), (0.0, 46.0, -42.0, 5.0, 2.5),
+    (0.0, 3.3, 11.5, 13.5, 8.0), (0.0, 11.2, 1.3, 12.0, 6.5), (0.0, 21.1, -8.8, 10.0, 5.5),
+    (0.0, 30.7, -19.2, 8.5, 5.0), (0.0, 40.0, -32.0, 6.5, 3.5), (0.0, 46.0, -42.0, 5.0, 2.5),
 ])
 """Centreline and half axes of the sacral canal; bone cuts it to its true cross-section."""
-FORAMINA_LEFT = np.array([(19.0, -16.0, 0.0), (17.0, 3.0, -20.0), (15.0, 17.0, -34.0)])
+FORAMINA_LEFT = np.array([(20.0, -15.0, -8.5), (17.0, 3.0, -20.0), (15.0, 17.0, -34.0)])
 """Where S1, S2 and S3 open on the pelvic surface, patient's left."""
 ALA_LEFT = np.array([(36.0, -4.0, 4.0)])
 """Inside the lateral mass of S1-S2, between foramina and joint."""

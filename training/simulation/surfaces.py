@@ -23,8 +23,8 @@ MARGIN_MM = 16.0
 JOINT_GAP_MM = 1.0
 """The least gap kept between bones that meet or overlap in the surfaces."""
 FAR_MM = 12.7
-S4_S5_MM = 44.0
-"""From the lower end of S3's body to the tip of S5, which curves forward."""
+SACROCOCCYGEAL_Z_MM = -91.0
+"""Height, in the donor's own frame, where its sacrum ends and its coccyx begins (narrowest between S5 and Co1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +109,7 @@ def build_anatomy(pelvis: Pelvis, mean: Points, donor: Donor, rng: np.random.Gen
     _, _, z = scene.axes
     below = z[None, None, :] < lower[2]
     sacrum = np.where(below, np.maximum(sacrum, -canal), sacrum)
-    sacrum, coccyx = _without_coccyx(sacrum, scene, pelvis.sacrum.vertices)
+    sacrum, coccyx = _without_coccyx(sacrum, scene, to_patient)
     fields = _apart({"sacrum": sacrum, "hip_left": _signed(geometry, pelvis.hip_left),
                      "hip_right": _signed(geometry, pelvis.hip_right), "l5": l5, "l4": l4})
     fields["coccyx"] = coccyx
@@ -209,15 +209,15 @@ def _with_tail(upper: Distance, whole: Distance, scene: Scene, vertices: Points)
     return blended
 
 
-def _without_coccyx(sacrum: Distance, scene: Scene, vertices: Points) -> tuple[Distance, Distance]:
-    """The donor's tail, cut where S5 ends; the rest is coccyx, a joint's gap away."""
-    end = vertices[vertices[:, 2] < vertices[:, 2].min() + 12].mean(axis=0)
-    x, y, z = scene.axes
-    away = np.sqrt((x - end[0])[:, None, None] ** 2 + (y - end[1])[None, :, None] ** 2
-                   + (z - end[2])[None, None, :] ** 2) - S4_S5_MM
-    away = np.where(z[None, None, :] > end[2], -FAR_MM, away)
-    return (np.maximum(sacrum, away).astype(np.float32),
-            np.maximum(sacrum, JOINT_GAP_MM - away).astype(np.float32))
+def _without_coccyx(sacrum: Distance, scene: Scene, to_patient: Similarity) -> tuple[Distance, Distance]:
+    """The donor's tail, cut by a plane where S5 ends; the rest is coccyx, a joint's gap away."""
+    foot = to_patient(np.array([[0.0, 0.0, SACROCOCCYGEAL_Z_MM], [0.0, 0.0, SACROCOCCYGEAL_Z_MM - 1.0]]))
+    down = (foot[1] - foot[0]) / np.linalg.norm(foot[1] - foot[0])
+    offset = [axis - at for axis, at in zip(scene.axes, foot[0], strict=True)]
+    beyond = (offset[0][:, None, None] * down[0] + offset[1][None, :, None] * down[1]
+              + offset[2][None, None, :] * down[2])
+    return (np.maximum(sacrum, beyond).astype(np.float32),
+            np.maximum(sacrum, JOINT_GAP_MM - beyond).astype(np.float32))
 
 
 def _canal(scene: Scene, carry: _Carrier) -> Distance:
@@ -241,9 +241,11 @@ def _canal(scene: Scene, carry: _Carrier) -> Distance:
     offset = where - points[station]
     u = (offset * side[station]).sum(axis=1) / wide[station]
     v = (offset * front[station]).sum(axis=1) / deep[station]
-    w = np.abs((offset * along[station]).sum(axis=1))
+    ahead = (offset * along[station]).sum(axis=1)
+    # Only the two ends are flat; a limit along the course would keep the inside from being deeper than itself.
+    beyond = np.select([station == 0, station == len(points) - 1], [-ahead, ahead], default=-FAR_MM)
     radial = (np.hypot(u, v) - 1) * np.minimum(wide, deep)[station]
-    out.reshape(-1)[near] = np.clip(np.maximum(radial, w - 2.0), -FAR_MM, FAR_MM)
+    out.reshape(-1)[near] = np.clip(np.maximum(radial, beyond), -FAR_MM, FAR_MM)
     return out
 
 
