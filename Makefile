@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 DEVICE ?= cpu
+SURFACES ?=
+BUNDLE ?=
 
-.PHONY: demo test lint check bench train evaluate release clean help
+.PHONY: demo test lint bench prepare train export release evaluate evaluate-real results clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.scoring  ## make six scans, score them, show truth against result (OUT=demo)
 	$(BIN)/sacroleak demo --out $(OUT)
@@ -33,11 +35,28 @@ bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512
 	[print(f"{name:12} {seconds:8.2f} s") for name, seconds in run["timings"].items()]; \
 	print("peak memory  %8d MiB" % run["peak_memory_mib"])'
 
+prepare: $(VENV)/.dev  ## make the anatomies that training draws from (SURFACES=folder of surface files, or none)
+	$(BIN)/python -m sacroleak.training.prepare --out artifacts/anatomies $(if $(SURFACES),--surfaces $(SURFACES))
+
 train: $(VENV)/.dev  ## train both networks, or go on where they stopped (DEVICE=cuda on a GPU)
-	$(BIN)/python -m sacroleak.training.train_segmenter --config configs/train_coarse.yaml --out artifacts/train/coarse \
-	  --device $(DEVICE)
-	$(BIN)/python -m sacroleak.training.train_segmenter --config configs/train_fine.yaml --out artifacts/train/fine \
-	  --device $(DEVICE)
+	for network in coarse fine; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
+	  --config configs/train_$$network.yaml --out artifacts/train_$$network || exit 1; done
+
+export: $(VENV)/.dev  ## turn the trained networks into ONNX and check that both say the same
+	for network in coarse fine; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
+	  --checkpoint artifacts/train_$$network/checkpoint.pt --out artifacts/export/$$network.onnx || exit 1; done
+
+release: $(VENV)/.dev  ## write the exported networks as a release that scoring uses
+	$(BIN)/python -m sacroleak.training.release --exported artifacts/export --released models/released
+
+evaluate: $(VENV)/.dev  ## measure the released model on the benchmark, then write docs/results.md
+	$(BIN)/python -m sacroleak.training.evaluate benchmark $(if $(BUNDLE),--bundle $(BUNDLE))
+
+evaluate-real: $(VENV)/.dev  ## measure it on a real CT with labels (CT=ct.nii.gz LABELS=labels.nii.gz)
+	$(BIN)/python -m sacroleak.training.evaluate real --ct $(CT) --labels $(LABELS) $(if $(BUNDLE),--bundle $(BUNDLE))
+
+results: $(VENV)/.dev  ## write docs/results.md from the metrics that are there
+	$(BIN)/python -m sacroleak.training.evaluate page
 
 clean:  ## remove what this file built; artifacts/ and models/released/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
