@@ -73,6 +73,6 @@ def _site(part: Mask, anatomy: npt.NDArray[np.generic], front: npt.NDArray[np.in
 
 def _front(sacrum: Mask) -> npt.NDArray[np.int64]:
     """Index of the foremost sacrum voxel in each column along P; -1 where there is none."""
-    first = sacrum.argmax(axis=1).astype(np.int64)
+    first: npt.NDArray[np.int64] = sacrum.argmax(axis=1).astype(np.int64)
     first[~sacrum.any(axis=1)] = -1
     return first

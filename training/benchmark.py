@@ -21,7 +21,7 @@ from sacroleak.core.errors import InputError, ManifestError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.core.whole import remove_leftovers, whole_file
+from sacroleak.core.whole import remove_leftovers, sha256_of, whole_file
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, LeakTruth, Plan
 from sacroleak.training.simulation.cases import planned_case
@@ -120,7 +120,7 @@ def make_case(row: BenchmarkRow, anatomies: Path) -> Case:
     return planned_case(rng, anatomy, plan, scanner=scanner, slice_mm=row.slice_mm, pixel_mm=PIXEL_MM)
 
 
-def save_case(path: Path, row: BenchmarkRow, case: Case) -> None:
+def save_case(path: Path, row: BenchmarkRow, case: Case, *, anatomy_sha256: str = "") -> None:
     """Write scan, labels and truth to one .npz, whole or not at all."""
     packed = case.anatomy.labels.astype(np.uint8)
     packed |= case.cement.labels.astype(np.uint8) * np.uint8(_CEMENT_BIT)
@@ -131,7 +131,8 @@ def save_case(path: Path, row: BenchmarkRow, case: Case) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, hu=case.ct.hu, labels=packed, affine=case.ct.geometry.affine,
-                 row=np.array(row.model_dump_json()), truth=np.array(json.dumps(truth)))
+                 row=np.array(row.model_dump_json()), truth=np.array(json.dumps(truth)),
+                 anatomy_sha256=np.array(anatomy_sha256))
 
 
 def load_case(path: Path) -> BenchmarkCase:
@@ -154,22 +155,28 @@ def load_case(path: Path) -> BenchmarkCase:
 
 
 def main(config: BenchmarkConfig, *, anatomies: Path, out: Path) -> list[Path]:
-    """Make `<out>/<case_id>.npz` for each row that is not there yet as the manifest has it; the paths in its order."""
+    """Make `<out>/<case_id>.npz` for each row that is not there yet from the same row and the same bones; the paths in
+    the manifest's order. A change of the simulation's code is not noticed: remove the folder to have all made anew.
+    """
     rows = read_benchmark(config)
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     for row in track(rows, description="benchmark scans"):
         path = out / f"{row.case_id}.npz"
-        if _row_of(path) != row:
-            save_case(path, row, make_case(row, anatomies))
+        bones = anatomies / f"{row.anatomy}.npz"
+        digest = sha256_of(bones) if row.source != PROCEDURAL and bones.is_file() else ""
+        if _made_from(path) != (row, digest):
+            save_case(path, row, make_case(row, anatomies), anatomy_sha256=digest)
     return [out / f"{row.case_id}.npz" for row in rows]
 
 
-def _row_of(path: Path) -> BenchmarkRow | None:
+def _made_from(path: Path) -> tuple[BenchmarkRow, str] | None:
+    """Row and sha256 of the anatomy's file that a finished scan was made from."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as data:
-        return BenchmarkRow.model_validate_json(str(data["row"]))
+        digest = str(data["anatomy_sha256"]) if "anatomy_sha256" in data.files else ""
+        return BenchmarkRow.model_validate_json(str(data["row"])), digest
 
 
 def _bit(packed: npt.NDArray[np.uint8], bit: int) -> npt.NDArray[np.bool_]:

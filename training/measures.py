@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import edt
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.ndimage import binary_erosion
 from sacroleak.core.structures import Site, Structure
 
 Mask = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.unsignedinteger]
+Labels = npt.NDArray[Any]
 
 
 def dice(found: Mask, truth: Mask) -> float | None:
@@ -78,11 +79,9 @@ def match_leaks(found: Labels, sites: Mapping[int, Site], truth: Labels, *, shar
     A true leak is found if found leaks cover at least `share` of its voxels; the one that covers most gives the site.
     A found leak is false if less than `share` of it lies on true leaks.
     """
-    pairs: dict[tuple[int, int], int] = {}
     both = (found > 0) & (truth > 0)
     values, counts = np.unique(np.stack([found[both], truth[both]]).astype(np.int64), axis=1, return_counts=True)
-    for (f, t), count in zip(values.T.tolist(), counts.tolist(), strict=True):
-        pairs[f, t] = count
+    pairs = {(f, t): count for (f, t), count in zip(values.T.tolist(), counts.tolist(), strict=True)}
     sizes = [dict(zip(*(part.tolist() for part in np.unique(m[m > 0], return_counts=True)), strict=True))
              for m in (found, truth)]
     matches = tuple(_match(t, size, pairs, sites, share) for t, size in sizes[1].items())

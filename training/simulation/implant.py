@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import edt
 import numpy as np
@@ -91,7 +91,7 @@ def _in_ala(sacrum: Mask, geometry: Geometry, rows: tuple[npt.NDArray[np.int64],
         raise InputError("implant: the sacrum of the labels has no ala on that side")
     depth = edt.edt(sacrum, anisotropy=tuple(float(s) for s in geometry.spacing_mm), black_border=False)
     inside = np.where(chosen, depth[tuple(index.T)], 0.0)
-    deepest = int(np.argmax(inside))
+    deepest = _first(-inside, points)
     radius = min(radius_mm, float(inside[deepest]) - 1.0)
     if radius < 2.0:
         raise InputError(f"implant: the ala is only {inside[deepest]:.1f} mm deep, wanted at least 3 mm")
@@ -102,11 +102,16 @@ def _in_front(points: Points, radius_mm: float) -> Blob:
     """Touching the foremost bone of S1 from the front, 0.7 times as thick as it is wide."""
     if len(points) == 0:
         raise InputError("implant: the sacrum of the labels has no S1 on that side")
-    foremost = points[np.argmin(points[:, 1])]
+    foremost = points[_first(points[:, 1], points)]
     thin = 0.7 * radius_mm
     # Half a millimetre of overlap, so that it lies on the cortex; it is far thicker than that.
     centre = foremost - np.array([0.0, thin + 0.5, 0.0])
     return Blob(centre_lps_mm=_place(centre), radii_mm=(radius_mm, thin, radius_mm))
+
+
+def _first(values: npt.NDArray[np.floating[Any]], points: Points) -> int:
+    """Row of the smallest value; of equals the one lowest and nearest to the right, however the array is stored."""
+    return int(np.lexsort((points[:, 0], points[:, 2], np.round(values, 3)))[0])
 
 
 def _place(point: Points) -> tuple[float, float, float]:

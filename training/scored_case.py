@@ -1,0 +1,239 @@
+"""One benchmark scan through the released model and through the baseline: what came out, as one line of measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import edt
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from sacroleak.core.errors import NotAssessableError
+from sacroleak.core.geometry import Geometry
+from sacroleak.core.structures import Site, Structure
+from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.attribution import Attribution, attribute
+from sacroleak.models.limits import RuleLimits
+from sacroleak.models.resample import labels_on
+from sacroleak.models.segmentation import Segmentation
+from sacroleak.training.baseline import BaselineConfig, baseline
+from sacroleak.training.benchmark import BenchmarkCase
+from sacroleak.training.measures import (
+    Matching,
+    dice,
+    match_leaks,
+    sides_exchanged,
+    surface_dice,
+    volume_error_pct,
+)
+from sacroleak.training.simulation.case import Case
+
+FORMAT = 1
+"""Raised when what a record holds changes, so that older ones are measured again."""
+
+IGNORED_MM = 3.0
+"""Partial volume around cement of another treatment reaches about one thick slice."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+class MeasureConfig(BaseModel):
+    """How result and truth are compared; see `configs/evaluate.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    match_share: float
+    surface_tolerance_mm: float
+    baseline: BaselineConfig
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LeakRecord(_Record):
+    """One true leak and what was made of it."""
+
+    mechanism: str
+    site: Site
+    volume_ml: float
+    covered: float
+    found_as: Site | None
+
+
+class Result(_Record):
+    """What one method says of a scan. Dice without a true and a found voxel is None."""
+
+    cement_dice: float | None
+    cement_dice_leaks: float | None
+    cement_ml: float
+    leak_present: bool
+    sites: tuple[Site, ...]
+    leaks: tuple[LeakRecord, ...]
+    false_leaks: tuple[Site, ...]
+
+
+class AnatomyRecord(_Record):
+    """Bones of one scan; None where a structure is not shown. `sides_exchanged`: left hip called right or the like."""
+
+    dice: dict[str, float | None]
+    sacrum_surface_dice: float | None
+    sides_exchanged: bool | None
+
+
+class CaseRecord(_Record):
+    """All measures of one scan. `model` and what belongs to it is None if the scan was called not assessable."""
+
+    format: int = FORMAT
+    case_id: str
+    case_digest: str
+    source: str
+    slice_mm: float
+    metal: bool
+    true_cement_ml: float
+    true_sites: tuple[Site, ...]
+    model: Result | None
+    baseline: Result
+    anatomy: AnatomyRecord | None = None
+    reasons: tuple[str, ...] = ()
+    sacrum_coverage: float | None = None
+    site_scores: dict[Site, float] = {}
+    needs_review: bool | None = None
+
+    @property
+    def leak_present(self) -> bool:
+        """Whether the truth holds a leak."""
+        return bool(self.true_sites)
+
+    def volume_error_pct(self, result: Result) -> float | None:
+        """Absolute error of the cement volume in per cent; None without cement."""
+        return volume_error_pct(result.cement_ml, self.true_cement_ml)
+
+
+class Segmenter(Protocol):
+    """Both network passes over one scan."""
+
+    def segment(self, ct: Volume) -> Segmentation:
+        """Bone as before cement, and cement. Raises NotAssessableError."""
+        ...
+
+
+def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, config: MeasureConfig) -> CaseRecord:
+    """Score one scan and compare with its truth. Never raises for a scan that the model refuses to judge."""
+    case = item.case
+    unjudged = CaseRecord(
+        case_id=item.row.case_id, case_digest=item.digest, source=item.row.source, slice_mm=item.row.slice_mm,
+        metal=bool(case.metal.labels.any()), true_sites=tuple(sorted({t.site for t in case.truth})),
+        true_cement_ml=float(np.count_nonzero(own_cement(case)[0])) * case.ct.geometry.voxel_ml,
+        model=None, baseline=_baseline(case, config))
+    try:
+        segmentation = segmenter.segment(case.ct)
+    except NotAssessableError as error:
+        return unjudged.model_copy(update={"reasons": error.reasons})
+    found = attribute(segmentation, limits)
+    return unjudged.model_copy(update={
+        "anatomy": _anatomy(segmentation, case, config), "model": _model(segmentation, found, case, config),
+        "sacrum_coverage": segmentation.sacrum_coverage,
+        "site_scores": {site: summary.probability for site, summary in found.sites.items()},
+        "needs_review": any(leak.needs_review for leak in found.leaks)})
+
+
+def _anatomy(segmentation: Segmentation, case: Case, config: MeasureConfig) -> AnatomyRecord:
+    """Bones on the scan's own grid. Hips and L5 only within the region the fine network looks at; the rest whole."""
+    grid = case.ct.geometry
+    found, truth = labels_on(segmentation.anatomy, grid).labels, case.anatomy.labels
+    region = region_of(segmentation.anatomy.geometry, grid)
+    seen_found, seen_truth = found[region], truth[region]
+    scores = {name: dice(found == s, truth == s) for name, s in
+              (("sacrum", Structure.SACRUM), ("canal", Structure.SACRAL_CANAL))}
+    for name, s in (("hip_left", Structure.HIP_LEFT), ("hip_right", Structure.HIP_RIGHT), ("l5", Structure.L5)):
+        scores[name] = dice(seen_found == s, seen_truth == s) if (seen_truth == s).any() else None
+    hips = (Structure.HIP_LEFT, Structure.HIP_RIGHT)
+    scores["hips"] = _mean([scores["hip_left"], scores["hip_right"]]) if np.isin(seen_truth, hips).any() else None
+    skin = surface_dice(found == Structure.SACRUM, truth == Structure.SACRUM,
+                        spacing_mm=grid.spacing_mm.tolist(), tolerance_mm=config.surface_tolerance_mm)
+    return AnatomyRecord(dice=scores, sacrum_surface_dice=skin,
+                         sides_exchanged=sides_exchanged(seen_found, seen_truth))
+
+
+def region_of(inner: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:
+    """Voxels of `grid` whose centres lie within the bounds of `inner` (both aligned)."""
+    corners = grid.to_index(inner.corners_lps_mm())
+    low = np.clip(np.ceil(corners.min(axis=0)).astype(int), 0, grid.shape)
+    high = np.clip(np.floor(corners.max(axis=0)).astype(int) + 1, 0, grid.shape)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return i, j, k
+
+
+def on_whole(part: LabelMap, start: tuple[int, int, int], grid: Geometry) -> npt.NDArray[np.uint16]:
+    """Labels of a crop laid back on the whole scan's grid."""
+    whole = np.zeros(grid.shape, dtype=np.uint16)
+    box = tuple(slice(s, s + n) for s, n in zip(start, part.geometry.shape, strict=True))
+    whole[box] = part.labels
+    return whole
+
+
+def _model(segmentation: Segmentation, found: Attribution, case: Case, config: MeasureConfig) -> Result:
+    grid = case.ct.geometry
+    cement = on_whole(segmentation.cement, segmentation.start, grid) > 0
+    numbers = on_whole(found.leak_numbers, segmentation.start, grid)
+    sites = {leak.number: leak.site for leak in found.leaks}
+    return _result(case, cement, numbers, sites, config)
+
+
+def _baseline(case: Case, config: MeasureConfig) -> Result:
+    found = baseline(case.ct, case.anatomy, config.baseline)
+    return _result(case, found.cement, found.leaks, found.sites, config)
+
+
+def _result(case: Case, cement: Mask, numbers: npt.NDArray[np.uint16], sites: Mapping[int, Site],
+            config: MeasureConfig) -> Result:
+    truth, ignored = own_cement(case)
+    cement = cement & ~ignored
+    leaked = case.leaks.labels > 0
+    matching = match_leaks(numbers, sites, case.leaks.labels, share=config.match_share)
+    # Only beside true leaks: what the method calls cement inside the bone is no part of a leak's overlap.
+    beyond = cement & (case.anatomy.labels != Structure.SACRUM) & _near(leaked, case.ct.geometry)
+    return Result(
+        cement_dice=dice(cement, truth) if truth.any() else None,
+        cement_dice_leaks=dice(beyond, leaked) if leaked.any() else None,
+        cement_ml=float(np.count_nonzero(cement)) * case.ct.geometry.voxel_ml, leak_present=bool(sites),
+        sites=tuple(sorted(set(sites.values()))), leaks=_leaks(case, matching), false_leaks=matching.false_sites)
+
+
+def own_cement(case: Case) -> tuple[Mask, Mask]:
+    """(cement of the sacrum and leaked from it; the surroundings of cement from other treatments, which count for
+    nothing). Both bool on the scan's grid.
+    """
+    elsewhere = np.isin(case.anatomy.labels, (Structure.HIP_LEFT, Structure.HIP_RIGHT, Structure.L5))
+    other = case.cement.labels & elsewhere & (case.leaks.labels == 0)
+    own: Mask = case.cement.labels & ~other
+    if not other.any():
+        return own, other
+    spacing = tuple(float(s) for s in case.ct.geometry.spacing_mm)
+    around = edt.edt(~other, anisotropy=spacing, black_border=False) <= IGNORED_MM
+    return own, around & ~own
+
+
+def _leaks(case: Case, matching: Matching) -> tuple[LeakRecord, ...]:
+    found = {m.number: m for m in matching.matches}
+    return tuple(LeakRecord(mechanism=t.mechanism, site=t.site, volume_ml=t.volume_ml,
+                            covered=found[t.number].covered, found_as=found[t.number].site) for t in case.truth)
+
+
+def _near(leaked: Mask, geometry: Geometry, reach_mm: float = 6.0) -> Mask:
+    """A box of `reach_mm` around all true leaks: beyond it, found cement is a false leak and counted as one."""
+    near = np.zeros(leaked.shape, dtype=bool)
+    if leaked.any():
+        index = np.argwhere(leaked)
+        margin = np.ceil(reach_mm / geometry.spacing_mm).astype(int)
+        low = np.maximum(index.min(axis=0) - margin, 0)
+        high = index.max(axis=0) + margin + 1
+        near[low[0]:high[0], low[1]:high[1], low[2]:high[2]] = True
+    return near
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

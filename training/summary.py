@@ -1,0 +1,205 @@
+"""Records of many scans become figures: name -> value, n, interval; whole, by stratum, and beside the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from sacroleak.core.structures import Site
+from sacroleak.training.intervals import Bootstrap, Figure, mean_of, median_of, resampled, wilson
+from sacroleak.training.measures import calibration_error, f1, kappa
+from sacroleak.training.scored_case import CaseRecord, LeakRecord, Result
+
+FOUR = tuple(site for site in Site if site is not Site.OTHER)
+SMALLEST_LEAK_ML = 0.05
+"""Smaller true leaks are not counted in `leak_component_sensitivity`; how many there are is given."""
+
+STRATA: dict[str, Callable[[CaseRecord], bool]] = {
+    "source=procedural": lambda r: r.source == "procedural",
+    "source=surface": lambda r: r.source == "surface",
+    "slices<=1.5mm": lambda r: r.slice_mm <= 1.5,
+    "slices>=2mm": lambda r: r.slice_mm >= 2.0,
+    "metal=no": lambda r: not r.metal,
+    "metal=yes": lambda r: r.metal,
+}
+
+Figures = dict[str, Figure]
+Judge = Callable[[CaseRecord], Result | None]
+
+
+def by_model(record: CaseRecord) -> Result | None:
+    """What the released model says."""
+    return record.model
+
+
+def by_baseline(record: CaseRecord) -> Result | None:
+    """What the threshold says."""
+    return record.baseline
+
+
+def segmenter_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
+    """Everything of `metrics/segmenter.json`."""
+    figures = _bones(records, bootstrap) | _cement(records, by_model, bootstrap)
+    figures["not_assessable"] = wilson(sum(r.model is None for r in records), len(records))
+    figures["left_right_swaps"] = _swaps(records)
+    figures |= {f"baseline_{name}": value for name, value in _cement(records, by_baseline, bootstrap).items()}
+    for name, part in _strata(records):
+        figures |= {f"{key}[{name}]": value for key, value in _bones(part, bootstrap).items()
+                    if key in ("sacrum_dice", "canal_dice", "hips_dice")}
+        for prefix, judge in (("", by_model), ("baseline_", by_baseline)):
+            figures |= {f"{prefix}{key}[{name}]": value for key, value in _cement(part, judge, bootstrap).items()}
+    return figures
+
+
+def leakage_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
+    """Everything of `metrics/leakage.json`. A scan called not assessable counts as answered wrongly throughout."""
+    figures = _leaks(records, by_model) | _sites(records, by_model, bootstrap) | _review(records, bootstrap)
+    figures |= _confusion(records) | _mechanisms(records)
+    for key, value in (_leaks(records, by_baseline) | _sites(records, by_baseline, bootstrap)).items():
+        figures[f"baseline_{key}"] = value
+    for name, part in _strata(records):
+        for prefix, judge in (("", by_model), ("baseline_", by_baseline)):
+            figures |= {f"{prefix}{key}[{name}]": value for key, value in _leaks(part, judge).items()}
+            figures[f"{prefix}exact_sites[{name}]"] = _exact(part, judge)
+    return figures
+
+
+def _strata(records: Sequence[CaseRecord]) -> Iterator[tuple[str, list[CaseRecord]]]:
+    for name, belongs in STRATA.items():
+        yield name, [r for r in records if belongs(r)]
+
+
+def _bones(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
+    """A scan called not assessable has no contour and is left out here; `not_assessable` counts it."""
+    figures = {f"{name}_dice": mean_of([r.anatomy.dice.get(name) if r.anatomy else None for r in records], bootstrap)
+               for name in ("sacrum", "canal", "hips", "hip_left", "hip_right", "l5")}
+    figures["sacrum_surface_dice_1mm"] = mean_of(
+        [r.anatomy.sacrum_surface_dice if r.anatomy else None for r in records], bootstrap)
+    return figures
+
+
+def _cement(records: Sequence[CaseRecord], judge: Judge, bootstrap: Bootstrap) -> Figures:
+    judged = [(r, result) for r in records if (result := judge(r)) is not None]
+    errors = [r.volume_error_pct(result) for r, result in judged]
+    without = [result.cement_ml for r, result in judged if r.true_cement_ml == 0]
+    return {
+        "cement_dice": mean_of([result.cement_dice for _, result in judged], bootstrap),
+        "cement_dice_leaks": mean_of([result.cement_dice_leaks for _, result in judged], bootstrap),
+        "cement_volume_error_median_pct": median_of(errors, bootstrap),
+        "cement_volume_bias_ml": mean_of([result.cement_ml - r.true_cement_ml for r, result in judged
+                                          if r.true_cement_ml > 0], bootstrap),
+        "false_cement_ml_without_cement": mean_of(without, bootstrap),
+    } | _components(records, judge, bootstrap)
+
+
+def _components(records: Sequence[CaseRecord], judge: Judge, bootstrap: Bootstrap) -> Figures:
+    """Leaks one by one; those of one scan are not quite independent, which Wilson's interval does not know."""
+    found = [hit for r in records for hit in _found(r, judge)]
+    false = [float(len(result.false_leaks)) if (result := judge(r)) else None for r in records]
+    return {"leak_component_sensitivity": wilson(sum(found), len(found)),
+            "false_components_per_scan": mean_of(false, bootstrap)}
+
+
+def _found(record: CaseRecord, judge: Judge) -> list[bool]:
+    """Whether each countable true leak of a scan was found; none is in a scan without an answer."""
+    return [leak.found_as is not None for leak in _true_leaks(record, judge) if leak.volume_ml >= SMALLEST_LEAK_ML]
+
+
+def _true_leaks(record: CaseRecord, judge: Judge) -> tuple[LeakRecord, ...]:
+    result = judge(record)
+    if result is not None:
+        return result.leaks
+    return tuple(leak.model_copy(update={"covered": 0.0, "found_as": None}) for leak in record.baseline.leaks)
+
+
+def _swaps(records: Sequence[CaseRecord]) -> Figure:
+    """A count, not a share: none is allowed."""
+    known = [r.anatomy.sides_exchanged for r in records if r.anatomy and r.anatomy.sides_exchanged is not None]
+    share = wilson(sum(known), len(known))
+    low, high = (None if bound is None else bound * len(known) for bound in (share.low, share.high))
+    return Figure(value=float(sum(known)), n=len(known), low=low, high=high)
+
+
+def _leaks(records: Sequence[CaseRecord], judge: Judge) -> Figures:
+    """Leak or none, scan by scan."""
+    with_leak = [judge(r) for r in records if r.leak_present]
+    without = [judge(r) for r in records if not r.leak_present]
+    return {
+        "leak_sensitivity": wilson(sum(r is not None and r.leak_present for r in with_leak), len(with_leak)),
+        "leak_specificity": wilson(sum(r is not None and not r.leak_present for r in without), len(without)),
+    }
+
+
+def _said(record: CaseRecord, judge: Judge, site: Site) -> bool:
+    result = judge(record)
+    return result is not None and site in result.sites
+
+
+def _sites(records: Sequence[CaseRecord], judge: Judge, bootstrap: Bootstrap) -> Figures:
+    def score(site: Site, drawn: Sequence[CaseRecord]) -> float | None:
+        return f1([site in r.true_sites for r in drawn], [_said(r, judge, site) for r in drawn])
+
+    def macro(drawn: Sequence[CaseRecord]) -> float | None:
+        known = [value for site in FOUR if (value := score(site, drawn)) is not None]
+        return sum(known) / len(known) if known else None
+
+    def agreement(drawn: Sequence[CaseRecord]) -> float | None:
+        return kappa([site in r.true_sites for r in drawn for site in FOUR],
+                     [_said(r, judge, site) for r in drawn for site in FOUR])
+
+    figures = {"site_macro_f1": resampled(records, macro, bootstrap),
+               "site_kappa": resampled(records, agreement, bootstrap), "exact_sites": _exact(records, judge)}
+    for site in Site:
+        figures[f"{site}_f1"] = resampled(records, lambda drawn, s=site: score(s, drawn), bootstrap)  # type: ignore[misc]
+        true, said = [r for r in records if site in r.true_sites], [r for r in records if _said(r, judge, site)]
+        figures[f"{site}_recall"] = wilson(sum(_said(r, judge, site) for r in true), len(true))
+        figures[f"{site}_precision"] = wilson(sum(site in r.true_sites for r in said), len(said))
+    return figures
+
+
+def _right(record: CaseRecord, judge: Judge) -> bool:
+    result = judge(record)
+    return result is not None and result.sites == record.true_sites
+
+
+def _exact(records: Sequence[CaseRecord], judge: Judge) -> Figure:
+    return wilson(sum(_right(r, judge) for r in records), len(records))
+
+
+def _review(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
+    """A scan called not assessable goes to a person like one that asks for review."""
+    asked = [r for r in records if r.model is None or r.needs_review]
+    rest = [r for r in records if r.model is not None and not r.needs_review]
+
+    def calibration(drawn: Sequence[CaseRecord]) -> float | None:
+        answered = [r for r in drawn if r.model is not None]
+        return calibration_error([site in r.true_sites for r in answered for site in FOUR],
+                                 [r.site_scores[site] for r in answered for site in FOUR])
+
+    return {"review_share": wilson(len(asked), len(records)),
+            "accuracy_without_review": wilson(sum(_right(r, by_model) for r in rest), len(rest)),
+            "site_calibration_error": resampled(records, calibration, bootstrap)}
+
+
+def _confusion(records: Sequence[CaseRecord]) -> Figures:
+    """Per true leak: `confusion[truth>found]`, share of the row; `none` in its place means missed, or a false leak."""
+    leaks = [leak for r in records for leak in _true_leaks(r, by_model)]
+    false = [site for r in records if r.model for site in r.model.false_leaks]
+    figures = {}
+    for truth in Site:
+        row = [leak.found_as for leak in leaks if leak.site is truth]
+        for found in (*Site, None):
+            figures[f"confusion[{truth}>{found or 'none'}]"] = wilson(row.count(found), len(row))
+    for found in Site:
+        figures[f"confusion[none>{found}]"] = wilson(false.count(found), len(false))
+    return figures
+
+
+def _mechanisms(records: Sequence[CaseRecord]) -> Figures:
+    """By the way out of the bone: found at all, and found under the right name."""
+    leaks = [leak for r in records for leak in _true_leaks(r, by_model)]
+    figures = {}
+    for name in sorted({leak.mechanism for leak in leaks}):
+        own = [leak for leak in leaks if leak.mechanism == name]
+        figures[f"found[{name}]"] = wilson(sum(leak.found_as is not None for leak in own), len(own))
+        figures[f"site_right[{name}]"] = wilson(sum(leak.found_as is leak.site for leak in own), len(own))
+    return figures
