@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import cc3d
+import edt
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import find_objects, map_coordinates
+from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
@@ -26,6 +28,20 @@ SEED_HU = 600.0
 MARROW_HU = 250.0
 """What surrounds cement inside bone; half way from here to the cement's own level is its edge."""
 SOFT_TISSUE_HU = 50.0
+DENSE_SHARE = 0.75
+"""A leak that the network missed is seen by its density alone from this share of the cement's own level on,"""
+DENSEST_BONE_HU = 1000.0
+"""never below what most cortex reaches (single facets of S1 reach 1,500 HU),"""
+CLEAR_MM = 1.2
+"""only this far outside every bone, so that cortex beyond a contour that is a little too tight is not taken,"""
+NEAR_MM = 12.0
+"""this near to the sacrum: calcified arteries and bowel contrast mostly lie farther away,"""
+REACH_MM = 30.0
+"""and this near to cement that the network has seen."""
+METAL_SHARE = 1.5
+"""What is denser than this times the cement's own level is not the same cement."""
+FARTHEST_MM = 42.0
+"""Cement leaves the sacrum by less than this; what lies farther and in no labelled bone belongs to something else."""
 SMALLEST_VOXELS = 4
 """Fewer voxels are noise."""
 
@@ -42,7 +58,8 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     values = hu.reshape(-1)[candidates].astype(np.float32)
     points = ct.geometry.to_lps(np.stack(np.unravel_index(candidates, hu.shape), axis=-1))
     cement_p, metal_p = (_sample(probabilities[c], grid, points) for c in (CEMENT, METAL))
-    bone = _bone_at(anatomy, points)
+    distance = _bone_distance(anatomy, points)
+    bone = distance <= 0
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p)
     metal = _paint(hu.shape, candidates, (metal_p > 0.5) & (metal_p > cement_p) & (values > 1500))
     if not seeds.any():
@@ -52,7 +69,14 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
     without = ~bone & (values > edge_soft) & (metal_p < 0.5)
     grown = _paint(hu.shape, candidates, (within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3)))
-    return _keep_seeded(grown, _paint(hu.shape, candidates, seeds)), metal
+    cement = _keep_seeded(grown, _paint(hu.shape, candidates, seeds))
+    cement = _drop_far(cement, ct.geometry, anatomy)
+    if cement.any():
+        dense = without & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
+        dense[dense] = _beside(points[dense], cement, ct.geometry, anatomy)
+        loose = _keep_seeded(grown & ~cement, _paint(hu.shape, candidates, dense) & ~cement)
+        cement |= _not_denser(loose, hu, METAL_SHARE * level)
+    return cement, metal
 
 
 def _keep_seeded(grown: Mask, seeds: Mask) -> Mask:
@@ -66,19 +90,59 @@ def _keep_seeded(grown: Mask, seeds: Mask) -> Mask:
     return result
 
 
+def _beside(points: npt.NDArray[np.float64], cement: Mask, geometry: Geometry, anatomy: LabelMap) -> Mask:
+    """Which of (n, 3) LPS mm lie close to the sacrum and not far from cement that the network has seen."""
+    sacrum = anatomy.geometry.to_lps(np.argwhere(anatomy.labels == Structure.SACRUM)[::8])
+    seen = geometry.to_lps(np.argwhere(cement)[::8])
+    if len(points) == 0 or len(sacrum) == 0:
+        return np.zeros(len(points), dtype=bool)
+    close: Mask = cKDTree(sacrum).query(points, distance_upper_bound=NEAR_MM)[0] < NEAR_MM
+    close &= cKDTree(seen).query(points, distance_upper_bound=REACH_MM)[0] < REACH_MM
+    return close
+
+
+def _not_denser(parts_of: Mask, hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], limit_hu: float) -> Mask:
+    """Leave out connected parts of which a fifth is denser than `limit_hu`: metal beside cement."""
+    parts = cc3d.connected_components(parts_of, connectivity=26)
+    count = np.bincount(parts.ravel())
+    denser = np.bincount(parts[hu > limit_hu], minlength=len(count))
+    keep = denser < 0.2 * np.maximum(count, 1)
+    keep[0] = False
+    result: Mask = keep[parts]
+    return result
+
+
+def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap) -> Mask:
+    """Leave out parts that lie far from the sacrum and in none of the labelled bones: hardware of hips and femora."""
+    sacrum = np.argwhere(anatomy.labels == Structure.SACRUM)[::16]
+    if len(sacrum) == 0 or not cement.any():
+        return cement
+    tree = cKDTree(anatomy.geometry.to_lps(sacrum))
+    parts = cc3d.connected_components(cement, connectivity=26)
+    keep = np.zeros(int(parts.max()) + 1, dtype=bool)
+    for number, box in enumerate(find_objects(parts), start=1):
+        inside = np.argwhere(parts[box] == number) + [s.start for s in box]
+        points = geometry.to_lps(inside)
+        near = tree.query(points[:: max(1, len(points) // 500)])[0].min() <= FARTHEST_MM
+        keep[number] = near or (_bone_distance(anatomy, points) <= 0).mean() > 0.5
+    result: Mask = keep[parts]
+    return result
+
+
 def _sample(field: Field, grid: Geometry, points: npt.NDArray[np.float64]) -> Field:
     index = grid.to_index(points).T
     values: Field = map_coordinates(field, index, order=1, mode="nearest", output=np.float32)
     return values
 
 
-def _bone_at(anatomy: LabelMap, points: npt.NDArray[np.float64]) -> Mask:
-    """Whether each point lies in a bone of the anatomy (the canal is none)."""
-    index = np.rint(anatomy.geometry.to_index(points)).astype(np.int64)
-    index = np.clip(index, 0, np.array(anatomy.geometry.shape) - 1)
-    label = anatomy.labels[index[:, 0], index[:, 1], index[:, 2]]
-    bone: Mask = (label != Structure.BACKGROUND) & (label != Structure.SACRAL_CANAL)
-    return bone
+def _bone_distance(anatomy: LabelMap, points: npt.NDArray[np.float64]) -> Field:
+    """Distance in mm of each point to the nearest bone of the anatomy (the canal is none), negative inside one."""
+    bone = (anatomy.labels != Structure.BACKGROUND) & (anatomy.labels != Structure.SACRAL_CANAL)
+    spacing = tuple(float(s) for s in anatomy.geometry.spacing_mm)
+    signed = edt.edt(~bone, anisotropy=spacing, parallel=1) - edt.edt(bone, anisotropy=spacing, parallel=1)
+    # The distances are to voxel centres; the border lies half a voxel before the first one.
+    signed = np.where(bone, signed + 0.5 * spacing[0], signed - 0.5 * spacing[0]).astype(np.float32)
+    return _sample(signed, anatomy.geometry, points)
 
 
 def _paint(shape: tuple[int, ...], where: npt.NDArray[np.int64], chosen: Mask) -> Mask:

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sacroleak.core.structures import Structure
 from sacroleak.models.segmenter import ANATOMY_CHANNELS
 
 CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
 """Cross-entropy weights, background to L5; the canal is small and decides the epidural site."""
 CEMENT_POSITIVE_WEIGHT = 4.0
 """A missed thin leak costs more than a thick one drawn too thick."""
+LEAK_WEIGHT = 5.0
+"""Cement outside bone is a few hundred voxels among hundreds of thousands; this is what they count for besides."""
 
 
 def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
@@ -25,7 +28,11 @@ def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
     bones = _dice_loss(probability[:, 1:], truth[:, 1:])
     dense = dense.float()
     positive = torch.full((1, 2, 1, 1, 1), CEMENT_POSITIVE_WEIGHT, device=logits.device)
-    binary = F.binary_cross_entropy_with_logits(logits[:, ANATOMY_CHANNELS:], dense, pos_weight=positive)
+    voxels = F.binary_cross_entropy_with_logits(logits[:, ANATOMY_CHANNELS:], dense, pos_weight=positive,
+                                                reduction="none")
+    outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
+    leaked = dense[:, 0] * outside
+    binary = voxels.mean() + LEAK_WEIGHT * (voxels[:, 0] * leaked).mean()
     solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]), dense)
     return entropy + bones + 4.0 * binary + 0.5 * solid
 
