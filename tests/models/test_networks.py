@@ -1,0 +1,138 @@
+"""Both passes together, with networks that read coded scans: place, side, coverage and refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sacroleak.core.errors import NotAssessableError
+from sacroleak.core.structures import Structure
+from sacroleak.core.volume import LabelMap
+from sacroleak.models.networks import SACRUM_LENGTH_MM, TwoPassSegmenter, sacrum_coverage
+from sacroleak.models.segmentation import Segmentation
+from tests.models.coded_scan import HALF_MM, CodedNetwork, Scan
+
+SACRUM_ML = float(4 / 3 * np.pi * HALF_MM.prod() / 1000)
+STORED = [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, 1, -1)), ((1, 2, 0), (-1, -1, -1))]
+
+
+def segment(scan: Scan, *, fine: CodedNetwork | None = None) -> Segmentation:
+    """5 mm and 3 mm networks; the fine one sees 144 x 96 x 132 mm."""
+    return TwoPassSegmenter(coarse=CodedNetwork(), fine=fine or CodedNetwork(), coarse_mm=5.0, fine_mm=3.0,
+                            patch=(48, 32, 44)).segment(scan.volume())
+
+
+def centre_mm(labels: LabelMap, label: int) -> np.ndarray:
+    centre: np.ndarray = labels.geometry.to_lps(np.argwhere(labels.labels == label).mean(axis=0))
+    return centre
+
+
+@pytest.mark.parametrize(("order", "signs"), STORED)
+def test_every_structure_lies_where_it_is_however_the_scan_is_stored(order: tuple[int, int, int],
+                                                                      signs: tuple[int, int, int]) -> None:
+    scan = Scan(centre=(12.0, -8.0, 20.0), order=order, signs=signs, cement_ml=3.0)
+    found = segment(scan)
+    # The code's border between soft tissue and sacrum lies above half way, which takes half a millimetre off it.
+    assert found.anatomy.volume_ml(Structure.SACRUM) == pytest.approx(SACRUM_ML, rel=0.08)
+    assert np.abs(centre_mm(found.anatomy, Structure.SACRUM) - scan.centre).max() < 1.5
+    assert centre_mm(found.anatomy, Structure.HIP_LEFT)[0] > scan.centre[0] + 30
+    assert centre_mm(found.anatomy, Structure.HIP_RIGHT)[0] < scan.centre[0] - 30
+    assert found.cement.labels.sum() * found.ct.geometry.voxel_ml == pytest.approx(3.0, rel=0.15)
+    assert np.abs(centre_mm(found.cement, 1) - (30.0, -8.0, 20.0)).max() < 1.5
+    assert found.metal_ml == 0
+    assert found.sacrum_coverage == 1.0
+
+
+def test_metal_is_measured() -> None:
+    """3 mL of it, whose rim the coded network takes for less dense things."""
+    assert 0.5 < segment(Scan(metal=True)).metal_ml < 3.0
+
+
+def test_cement_changes_no_bone() -> None:
+    with_cement, without = segment(Scan(cement_ml=3.0)), segment(Scan())
+    assert np.array_equal(with_cement.anatomy.labels, without.anatomy.labels)
+    assert not without.cement.labels.any()
+    assert without.metal_ml == 0
+
+
+def test_the_crop_is_a_part_of_the_scan() -> None:
+    scan = Scan(centre=(20.0, 10.0, -30.0), cement_ml=3.0)
+    whole, found = scan.volume(), segment(scan)
+    start = found.start
+    box = tuple(slice(a, a + n) for a, n in zip(start, found.ct.geometry.shape, strict=True))
+    assert np.array_equal(whole.hu[box], found.ct.hu)
+    assert found.ct.geometry.to_lps((0, 0, 0)) == pytest.approx(whole.geometry.to_lps(start))
+
+
+def test_the_working_grid_is_one_millimetre_along_the_patient() -> None:
+    geometry = segment(Scan(order=(2, 0, 1), signs=(-1, 1, -1))).anatomy.geometry
+    assert np.allclose(geometry.affine[:3, :3], np.eye(3))
+
+
+def test_a_region_off_the_sacrum_is_looked_at_again() -> None:
+    """The coarse pass sees only the upper half here, so the first region lies too high."""
+    scan = Scan(size_mm=(230.0, 140.0, 300.0))
+
+    class Upper(CodedNetwork):
+        def __call__(self, channels: np.ndarray) -> np.ndarray:
+            out = super().__call__(channels)
+            out[Structure.SACRUM][:, :, : out.shape[3] // 2 + 3] = 0
+            return out
+
+    fine = CodedNetwork()
+    found = TwoPassSegmenter(coarse=Upper(), fine=fine, coarse_mm=5.0, fine_mm=3.0,
+                             patch=(48, 32, 44)).segment(scan.volume())
+    assert np.abs(centre_mm(found.anatomy, Structure.SACRUM) - scan.centre).max() < 1.5
+    seen_once = CodedNetwork()
+    segment(scan, fine=seen_once)
+    assert fine.asked == 2 * seen_once.asked
+
+
+def test_a_cut_sacrum_is_covered_in_part() -> None:
+    """48 mm of it above and 14 below the middle of the scan's lower edge."""
+    cut = Scan(size_mm=(230.0, 140.0, 150.0), centre=(0.0, 0.0, -61.0))
+    shown = segment(cut).sacrum_coverage
+    assert shown == pytest.approx((48 + 14) / SACRUM_LENGTH_MM, abs=0.05)
+
+
+def test_too_little_of_a_sacrum_is_not_assessable() -> None:
+    with pytest.raises(NotAssessableError, match=r"about \d+ % of the sacrum, wanted 40 %"):
+        segment(Scan(size_mm=(230.0, 140.0, 150.0), centre=(0.0, 0.0, -89.0)))
+
+
+def test_no_sacrum_is_not_assessable() -> None:
+    with pytest.raises(NotAssessableError, match="no sacrum"):
+        segment(Scan(size_mm=(230.0, 140.0, 120.0), centre=(0.0, 0.0, -150.0)))
+
+
+def test_a_sacrum_that_only_the_coarse_pass_sees_is_not_assessable() -> None:
+    class Blind(CodedNetwork):
+        def __call__(self, channels: np.ndarray) -> np.ndarray:
+            out = super().__call__(channels)
+            out[Structure.SACRUM] = 0
+            return out
+
+    with pytest.raises(NotAssessableError, match="too little of a sacrum"):
+        segment(Scan(), fine=Blind())
+
+
+def test_stray_pieces_are_dropped() -> None:
+    class Stray(CodedNetwork):
+        def __call__(self, channels: np.ndarray) -> np.ndarray:
+            out = super().__call__(channels)
+            for x in (2, -4):  # on both sides, since the network is asked about the mirror image too
+                out[Structure.SACRUM][x:x + 2, 2:4, 2:4] = 0.9
+                out[Structure.BACKGROUND][x:x + 2, 2:4, 2:4] = 0.01
+            return out
+
+    stray, plain = segment(Scan(), fine=Stray()), segment(Scan())
+    assert stray.anatomy.volume_ml(Structure.SACRUM) == plain.anatomy.volume_ml(Structure.SACRUM)
+
+
+def test_a_sacrum_within_the_scan_is_covered_wholly() -> None:
+    found = segment(Scan())
+    assert sacrum_coverage(found.anatomy, Scan().geometry()) == 1.0
+    short = replace(Scan(), size_mm=(230.0, 140.0, 60.0)).geometry()
+    assert sacrum_coverage(found.anatomy, short) < 0.95

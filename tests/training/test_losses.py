@@ -1,0 +1,77 @@
+"""What the network is asked for: nearer to the truth costs less, and what is absent costs nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS
+from sacroleak.training.losses import segmentation_loss
+
+SHAPE = (8, 8, 8)
+
+
+def truth(*, cement: bool = True) -> tuple[Tensor, Tensor]:
+    """Anatomy with every structure, and cement and metal, of a batch of one."""
+    anatomy = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    for label in range(1, ANATOMY_CHANNELS):
+        anatomy[0, label] = label
+    dense = torch.zeros(1, 2, *SHAPE, dtype=torch.uint8)
+    if cement:
+        dense[0, 0, 1, :4] = 1
+    return anatomy, dense
+
+
+def logits_of(anatomy: Tensor, dense: Tensor, certainty: float = 12.0) -> Tensor:
+    """What a network says that is sure of these labels."""
+    out = torch.zeros(1, OUTPUT_CHANNELS, *SHAPE)
+    for label in range(ANATOMY_CHANNELS):
+        out[:, label] = torch.where(anatomy == label, certainty, -certainty)
+    out[:, ANATOMY_CHANNELS:] = torch.where(dense > 0, certainty, -certainty)
+    return out
+
+
+def test_a_right_answer_costs_next_to_nothing() -> None:
+    assert segmentation_loss(logits_of(*truth()), *truth()).item() < 1e-2
+
+
+def test_absent_structures_cost_nothing() -> None:
+    empty = torch.zeros(1, *SHAPE, dtype=torch.uint8), torch.zeros(1, 2, *SHAPE, dtype=torch.uint8)
+    assert segmentation_loss(logits_of(*empty), *empty).item() < 1e-2
+
+
+@pytest.mark.parametrize("label", range(1, ANATOMY_CHANNELS))
+def test_each_structure_counts(label: int) -> None:
+    anatomy, dense = truth()
+    wrong = torch.where(anatomy == label, 0, anatomy)
+    assert segmentation_loss(logits_of(wrong, dense), anatomy, dense).item() > 0.15
+
+
+def test_missed_cement_costs_more_than_cement_too_much() -> None:
+    anatomy, dense = truth()
+    less, more = dense.clone(), dense.clone()
+    less[0, 0, 1, 2:4] = 0
+    more[0, 0, 1, 4:6] = 1
+    assert (segmentation_loss(logits_of(anatomy, less), anatomy, dense)
+            > 1.5 * segmentation_loss(logits_of(anatomy, more), anatomy, dense))
+
+
+def test_surer_of_the_truth_is_cheaper() -> None:
+    costs = [segmentation_loss(logits_of(*truth(), certainty=c), *truth()).item() for c in (0.0, 1.0, 3.0, 8.0)]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_gradient_leads_downhill() -> None:
+    anatomy, dense = truth()
+    logits = torch.zeros(1, OUTPUT_CHANNELS, *SHAPE, requires_grad=True)
+    before = segmentation_loss(logits, anatomy, dense)
+    before.backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert segmentation_loss(logits.detach() - 5 * logits.grad, anatomy, dense) < before
+
+
+def test_half_precision_logits_are_summed_in_full() -> None:
+    loss = segmentation_loss(logits_of(*truth(), certainty=2.0).bfloat16(), *truth())
+    assert loss.dtype == torch.float32

@@ -1,0 +1,92 @@
+"""Samples: number n is always the same, and no held-out patient is ever among them."""
+
+from __future__ import annotations
+
+import csv
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sacroleak.core.errors import ConfigError
+from sacroleak.models.intensity import CHANNELS
+from sacroleak.models.segmenter import NetworkSpec
+from sacroleak.training.sampling import SyntheticPatches, anatomies_of, random_case
+from sacroleak.training.simulation.anatomy import Anatomy
+
+SPEC = NetworkSpec(name="fine", spacing_mm=6.0, patch=(32, 24, 24), filters=(2, 4))
+
+
+def rows(manifest: Path) -> list[dict[str, str]]:
+    with manifest.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def splits(manifest: Path) -> dict[str, str]:
+    return {row["anatomy"]: row["split"] for row in rows(manifest)}
+
+
+def test_at_least_six_real_patients_are_held_out_and_none_is_in_two_parts(manifest: Path) -> None:
+    names = [row["anatomy"] for row in rows(manifest)]
+    assert len(names) == len(set(names))
+    held_out = [name for name, split in splits(manifest).items() if split == "test" and name.startswith("jhu-")]
+    assert len(held_out) >= 6
+    assert set(splits(manifest).values()) <= {"train", "validation", "test"}
+
+
+def test_training_never_meets_a_held_out_patient(manifest: Path, tmp_path: Path) -> None:
+    for name in splits(manifest):
+        (tmp_path / f"{name}.npz").touch()
+    train = {path.stem for path in anatomies_of("train", tmp_path, manifest)}
+    test = {path.stem for path in anatomies_of("test", tmp_path, manifest)}
+    assert train
+    assert test
+    assert not train & test
+    assert {splits(manifest)[name] for name in train} == {"train"}
+
+
+def test_an_anatomy_without_a_row_is_refused(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "procedural-000.npz").touch()
+    (tmp_path / "somebody.npz").touch()
+    with pytest.raises(ConfigError, match=r"no row for somebody; every anatomy needs a split"):
+        anatomies_of("train", tmp_path, manifest)
+
+
+def test_an_empty_folder_is_refused(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run the prepare stage first"):
+        anatomies_of("train", tmp_path, manifest)
+
+
+def test_sample_n_depends_on_the_seed_and_n_alone(anatomies: Path) -> None:
+    files = sorted(anatomies.glob("*.npz"))
+    first = list(islice(SyntheticPatches(files, SPEC, seed=4, start=0), 3))
+    later = list(islice(SyntheticPatches(files, SPEC, seed=4, start=2), 1))
+    other = list(islice(SyntheticPatches(files, SPEC, seed=5, start=0), 1))
+    for a, b in zip(first[2], later[0], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first[0][0], other[0][0])
+    assert not torch.equal(first[0][0], first[1][0])
+
+
+def test_a_sample_holds_channels_anatomy_and_dense_labels(anatomies: Path) -> None:
+    files = sorted(anatomies.glob("*.npz"))
+    channels, anatomy, dense = next(iter(SyntheticPatches(files, SPEC, seed=4, start=0)))
+    assert channels.shape == (CHANNELS, *SPEC.patch)
+    assert channels.dtype == torch.bfloat16
+    assert channels.abs().max() <= 1
+    assert anatomy.shape == SPEC.patch
+    assert set(anatomy.unique().tolist()) <= set(range(6))
+    assert dense.shape == (2, *SPEC.patch)
+    assert not (dense[0] & dense[1]).any()
+
+
+def test_a_training_case_lies_on_the_networks_grid_and_shows_the_sacrum(pelvis: Anatomy) -> None:
+    shown = 0
+    for seed in range(4):
+        case = random_case(np.random.default_rng(seed), pelvis, SPEC)
+        assert case.ct.geometry.shape == SPEC.patch
+        assert case.ct.geometry.spacing_mm == pytest.approx(6.0)
+        shown += bool((case.anatomy.labels == 1).any())
+    assert shown >= 3
