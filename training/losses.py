@@ -13,6 +13,8 @@ CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
 """Cross-entropy weights, background to L5; the canal is small and decides the epidural site."""
 CEMENT_POSITIVE_WEIGHT = 4.0
 """A missed thin leak costs more than a thick one drawn too thick."""
+UNDER_CEMENT_WEIGHT = 8.0
+"""What lies under cement, bone or canal or neither, decides whether it leaked; it cannot be read off its own voxels."""
 LEAK_WEIGHT = 5.0
 """Cement outside bone is a few hundred voxels among hundreds of thousands; this is what they count for besides."""
 
@@ -22,7 +24,9 @@ def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
     logits = logits.float()
     weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
     anatomy = anatomy.long()
-    entropy = F.cross_entropy(logits[:, :ANATOMY_CHANNELS], anatomy, weight=weights)
+    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * dense[:, 0].float())
+    surprise = F.cross_entropy(logits[:, :ANATOMY_CHANNELS], anatomy, reduction="none")
+    entropy = (counts * surprise).sum() / counts.sum()
     probability = torch.softmax(logits[:, :ANATOMY_CHANNELS], dim=1)
     truth = F.one_hot(anatomy, ANATOMY_CHANNELS).movedim(-1, 1).to(probability.dtype)
     bones = _dice_loss(probability[:, 1:], truth[:, 1:])
