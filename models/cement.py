@@ -25,6 +25,7 @@ SEED_PROBABILITY = 0.5
 GROW_PROBABILITY = 0.12
 """Inside bone cement may grow only where the network thinks it possible, or cortex would be swallowed."""
 SEED_HU = 600.0
+LEVEL_PERCENTILE = 65.0
 MARROW_HU = 250.0
 """What surrounds cement inside bone; half way from here to the cement's own level is its edge."""
 SOFT_TISSUE_HU = 50.0
@@ -64,7 +65,8 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     metal = _paint(hu.shape, candidates, (metal_p > 0.5) & (metal_p > cement_p) & (values > 1500))
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
-    level = float(np.median(values[seeds]))
+    # Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
+    level = float(np.percentile(values[seeds], LEVEL_PERCENTILE))
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max((level + SOFT_TISSUE_HU) / 2 * 0.8, FAINTEST_HU)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
     without = ~bone & (values > edge_soft) & (metal_p < 0.5)

@@ -16,7 +16,7 @@ from sacroleak.core.config import load_config
 from sacroleak.core.errors import InputError
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.procedural import procedural_pelvis
-from sacroleak.training.simulation.surfaces import Donor, Mesh, Pelvis, build_anatomy, mean_sacrum
+from sacroleak.training.surfaces import Donor, Mesh, Pelvis, build_anatomy, mean_sacrum
 
 PELVIS_SOURCE = "Han et al., Atlas of Pelvis Segmentation and Trajectory Planning, CC BY 4.0"
 

@@ -72,7 +72,7 @@ def surfaces(pelvis: Anatomy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_surfaces_become_anatomies(surfaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sacroleak.training.simulation.surfaces.GRID_MM", 4.0)
+    monkeypatch.setattr("sacroleak.training.surfaces.GRID_MM", 4.0)
     written = prepare.main(CONFIG, out=tmp_path, surfaces=surfaces)
     assert [file.stem for file in written] == ["jhu-02", "jhu-05"]
     volumes = []

@@ -7,8 +7,8 @@ import pytest
 import trimesh
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.training.simulation import surfaces
-from sacroleak.training.simulation.surfaces import Mesh, mean_sacrum, similarity
+from sacroleak.training import surfaces
+from sacroleak.training.surfaces import Mesh, mean_sacrum, similarity
 
 GRID = Geometry.axis_aligned(origin_lps_mm=(-40, -40, -40), spacing_mm=2.0, shape=(41, 41, 41))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter1d
 
 from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Site
@@ -15,6 +15,9 @@ from sacroleak.training.simulation.cement import NEEDLE_RADIUS_MM
 from sacroleak.training.simulation.noise import smooth_noise
 from sacroleak.training.simulation.scene import Field, Scene
 from sacroleak.training.simulation.shapes import add_ball, add_tube, empty, gradient_at, roughen
+
+FORAMEN_REACH_MM = 15.0
+"""A foramen has bone this near on its four sides; anterior S1 foramina are up to about 15 mm wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,8 +116,9 @@ def presacral(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody |
 
 
 def foramen(rng: np.random.Generator, scene: Scene, tip: Points) -> LeakBody | None:
-    """Confined to a sacral foramen."""
-    enclosed = (scene.pelvic_surface < -0.5) & (scene.distance["sacrum"] > 1.0) & (scene.distance["canal"] > 4.0)
+    """Confined to a sacral foramen: beside the canal, with bone on both sides of it, above it and below it."""
+    enclosed = _between_bone(scene, 0) & _between_bone(scene, 2)
+    enclosed &= (scene.distance["sacrum"] > 0.5) & (scene.distance["canal"] > 3.0)
     return _fill(rng, scene, enclosed, tip, "foramen", radius_mm=(1.5, 4.0))
 
 
@@ -204,6 +208,16 @@ def _fill(rng: np.random.Generator, scene: Scene, room: npt.NDArray[np.bool_], t
     if not (body < 0).any():
         return None
     return LeakBody(site=Site.OTHER, mechanism=name, distance=body)
+
+
+def _between_bone(scene: Scene, axis: int) -> npt.NDArray[np.bool_]:
+    """Where the sacrum lies within FORAMEN_REACH_MM on both sides along one axis."""
+    steps = 2 * max(1, round(FORAMEN_REACH_MM / float(scene.geometry.spacing_mm[axis]) / 2)) + 1
+    bone = (scene.distance["sacrum"] < 0).astype(np.uint8)
+    one, other = (maximum_filter1d(bone, steps, axis=axis, origin=side * (steps // 2), mode="constant")
+                  for side in (-1, 1))
+    both: npt.NDArray[np.bool_] = (one > 0) & (other > 0)
+    return both
 
 
 def _anterior_point(rng: np.random.Generator, scene: Scene, tip: Points, *, reach_mm: float) -> Points | None:
