@@ -27,6 +27,9 @@ a medical device.
 scans for all else. A bootstrap interval of no width says only that all scans gave the same value, not that more scans
 would. A figure without interval rests on one item. Sites with few positives have wide intervals: read those, not the
 value.
+
+Some limits were chosen while looking at ten of the forty scans: [evaluation.md](evaluation.md) names them. The figures
+over all forty are optimistic to that extent.
 """
 
 BENCHMARK_NOTE = """\

@@ -11,7 +11,7 @@ import pytest
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.models.cement import CEMENT, METAL, delineate
+from sacroleak.models.cement import CEMENT, METAL, delineate, rods_in
 from sacroleak.models.resample import Field
 
 CEMENT_HU, MARROW_HU, SOFT_HU, METAL_HU = 1900.0, 220.0, 45.0, 3071.0
@@ -173,3 +173,30 @@ def test_a_flipped_scan_has_the_same_cement() -> None:
     turned, _ = delineate(Volume(hu=hu[::-1, ::-1, ::-1].copy(), geometry=back), anatomy, probabilities, coarse)
     assert np.array_equal(turned[::-1, ::-1, ::-1], plain)
     assert plain.any()
+
+
+def test_a_long_saturated_rod_is_metal_whatever_the_network_says() -> None:
+    """A screw of 7 mm beside cement, called cement by the network."""
+    body, screw = ball(6.0, (9.0, 0.0, 0.0)), rod((-10.0, -14.0, -9.0), (-10.0, 14.0, 9.0), 3.5)
+    geometry = grid(FINE)
+    hu = np.where(bone(places(geometry)), MARROW_HU, SOFT_HU).astype(np.float32)
+    for shape, value in ((body, CEMENT_HU), (screw, METAL_HU)):
+        hu += cover(geometry, shape) * (value - hu)
+    rods = rods_in(hu, geometry)
+    assert rods[screw(places(geometry))].mean() > 0.95
+    assert not rods[body(places(geometry))].any()
+
+
+def test_a_saturated_body_of_cement_is_no_rod() -> None:
+    geometry = grid(FINE)
+    inside = cover(geometry, lambda p: ball(7.5)(p) | ball(7.5, (0.0, -12.0, 0.0))(p))
+    assert not rods_in(SOFT_HU + inside * np.float32(METAL_HU - SOFT_HU), geometry).any()
+
+
+def test_a_dense_part_beside_cement_is_found_though_the_network_missed_it() -> None:
+    """4 mm wide and free of bone by 4 mm; the same without any cement beside it is left alone."""
+    body, part = ball(6.5, (0.0, -6.0, 0.0)), rod((-3.0, -22.0, -3.0), (3.0, -22.0, 3.0), 2.0)
+    found, _, geometry = delineated(FINE, lambda p: body(p) | part(p), seen=body)
+    assert found[part(places(geometry))].mean() > 0.8
+    alone, _, _ = delineated(FINE, part, seen=nothing)
+    assert not alone.any()
