@@ -43,7 +43,9 @@ METAL_SHARE = 1.5
 """What is denser than this times the cement's own level is not the same cement."""
 SATURATED_CORE_HU = 3000.0
 """A 12-bit scanner ends at 3071 HU, where metal lies; noise takes a little off it."""
-ROD_RADIUS_MM = 5.0
+DENSE_BODY_HU = 1800.0
+"""Where the thickness of a saturated part is measured: half way between bone and metal."""
+ROD_RADIUS_MM = 5.5
 """Iliosacral and pedicle screws measure 4 to 8.5 mm across; half of that, and the blur."""
 THINNEST_ROD_MM = 1.5
 """Thinner than this is a saturated vein or a needle; a needle is left to the network."""
@@ -95,26 +97,31 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
 
 
 def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geometry) -> Mask:
-    """Screws, nails and pins: long saturated cores that are thinner than a body of cement, with their bright rim.
+    """Screws, nails and pins: straight saturated cores thinner than a body of cement, with their bright rim.
 
     Cement injected into bone makes a core thicker than ROD_RADIUS_MM or none at all, because it is seldom saturated; a
     saturated vein is thinner than a screw. What is too short to be told from cement stays.
     """
-    core = hu >= SATURATED_CORE_HU
-    parts = cc3d.connected_components(core, connectivity=26)
+    parts = cc3d.connected_components(hu >= SATURATED_CORE_HU, connectivity=26)
     found = np.zeros(hu.shape, dtype=bool)
     spacing = tuple(float(s) for s in geometry.spacing_mm)
+    margin = np.ceil((2 * ROD_RADIUS_MM) / geometry.spacing_mm).astype(int)
     for number, box in enumerate(find_objects(parts), start=1):
-        inside = np.pad(parts[box] == number, 1)
-        if np.count_nonzero(inside) * geometry.voxel_ml < SMALLEST_ROD_ML:
+        # Measured on all that is dense, because noise and grain riddle a saturated body with holes.
+        wide = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(box, margin, strict=True))
+        core = parts[wide] == number
+        if np.count_nonzero(core) * geometry.voxel_ml < SMALLEST_ROD_ML:
             continue
-        radius = float(edt.edt(inside, anisotropy=spacing, parallel=1).max())
-        points = geometry.to_lps(np.argwhere(inside))
+        depth = edt.edt(hu[wide] >= DENSE_BODY_HU, anisotropy=spacing, parallel=1)[core]
+        radius = float(np.percentile(depth, 98))
+        points = geometry.to_lps(np.argwhere(core))
         middle = points - points.mean(axis=0)
-        along = np.linalg.svd(middle[:: max(1, len(middle) // 2000)], full_matrices=False)[2][0]
-        length = float(np.ptp(middle @ along))
-        if THINNEST_ROD_MM <= radius <= ROD_RADIUS_MM and length >= ROD_LENGTH_MM:
-            found[box] |= inside[1:-1, 1:-1, 1:-1]
+        axes = np.linalg.svd(middle[:: max(1, len(middle) // 2000)], full_matrices=False)[2]
+        length = float(np.ptp(middle @ axes[0]))
+        width = float(np.subtract(*np.percentile(middle @ axes[1], (95, 5))))
+        straight = length >= ROD_LENGTH_MM and width <= 2 * ROD_RADIUS_MM
+        if straight and THINNEST_ROD_MM <= radius <= ROD_RADIUS_MM:
+            found[wide] |= core
     if found.any():
         found = np.asarray(edt.edt(~found, anisotropy=spacing, parallel=1) <= RIM_MM)
     return found

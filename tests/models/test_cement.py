@@ -190,7 +190,10 @@ def test_a_long_saturated_rod_is_metal_whatever_the_network_says() -> None:
 def test_a_saturated_body_of_cement_is_no_rod() -> None:
     geometry = grid(FINE)
     inside = cover(geometry, lambda p: ball(7.5)(p) | ball(7.5, (0.0, -12.0, 0.0))(p))
-    assert not rods_in(SOFT_HU + inside * np.float32(METAL_HU - SOFT_HU), geometry).any()
+    hu = (SOFT_HU + inside * np.float32(METAL_HU - SOFT_HU)).astype(np.float32)
+    assert not rods_in(hu, geometry).any()
+    grain = np.random.default_rng(0).normal(0, 250, size=hu.shape).astype(np.float32)
+    assert not rods_in(np.minimum(hu + grain, np.float32(METAL_HU)), geometry).any(), "riddled with holes"
 
 
 def test_a_dense_part_beside_cement_is_found_though_the_network_missed_it() -> None:
