@@ -28,8 +28,8 @@ scans for all else. A bootstrap interval of no width says only that all scans ga
 would. A figure without interval rests on one item. Sites with few positives have wide intervals: read those, not the
 value.
 
-Some limits were chosen while looking at thirteen of the forty scans: [evaluation.md](evaluation.md) names them. The figures
-over all forty are optimistic to that extent.
+Some limits were chosen while looking at fourteen of the forty scans: [evaluation.md](evaluation.md) names them. The
+figures over all forty are optimistic to that extent.
 """
 
 BENCHMARK_NOTE = """\
