@@ -99,8 +99,8 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
 def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geometry) -> Mask:
     """Screws, nails and pins: straight saturated cores thinner than a body of cement, with their bright rim.
 
-    Cement injected into bone makes a core thicker than ROD_RADIUS_MM or none at all, because it is seldom saturated; a
-    saturated vein is thinner than a screw. What is too short to be told from cement stays.
+    Thickness is that of all dense voxels around a saturated core: a body of cement is thicker than ROD_RADIUS_MM or not
+    straight, a saturated vein thinner than THINNEST_ROD_MM. What is too short to be told from cement stays.
     """
     parts = cc3d.connected_components(hu >= SATURATED_CORE_HU, connectivity=26)
     found = np.zeros(hu.shape, dtype=bool)
