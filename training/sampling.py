@@ -16,9 +16,11 @@ from sacroleak.models.intensity import to_channels
 from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case
-from sacroleak.training.simulation.scene import draw_warp, place
+from sacroleak.training.simulation.scene import Scene, draw_warp, place
 
 Sample = tuple[Tensor, Tensor, Tensor]
+SHARED = 3
+"""Samples that share one placed pelvis, each with its own operation, tissue and scanner: placing takes longest."""
 
 
 def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
@@ -35,14 +37,17 @@ def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
     return chosen
 
 
-def random_case(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Case:
-    """One randomised case on the network's own grid, the sacrum somewhere near its middle."""
-    wild = bool(rng.random() < 0.5)
+def random_scene(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Scene:
+    """One randomly placed pelvis on the network's own grid, the sacrum somewhere near its middle."""
     reach = np.array([18.0, 18.0, 25.0]) * (1.0 if spec.name == "fine" else 3.5)
     size = tuple(n * spec.spacing_mm for n in spec.patch)
     grid = centred_grid(size, (spec.spacing_mm,) * 3, rng.uniform(-reach, reach))  # type: ignore[arg-type]
-    scene = place(anatomy, grid, draw_warp(rng, anatomy), rng)
-    return draw_case(rng, scene, wild=wild)
+    return place(anatomy, grid, draw_warp(rng, anatomy), rng)
+
+
+def random_case(rng: np.random.Generator, scene: Scene) -> Case:
+    """One randomised case, half of them far beyond realism."""
+    return draw_case(rng, scene, wild=bool(rng.random() < 0.5))
 
 
 def to_sample(case: Case) -> Sample:
@@ -65,8 +70,11 @@ class SyntheticPatches(IterableDataset[Sample]):
         worker = get_worker_info()
         step, number = (worker.num_workers, self.start + worker.id) if worker else (1, self.start)
         anatomies = [Anatomy.load(f) for f in self.files]
+        scene, placed = None, -1
         while True:
-            rng = np.random.default_rng((self.seed, number))
-            anatomy = anatomies[int(rng.integers(len(anatomies)))]
-            yield to_sample(random_case(rng, anatomy, self.spec))
+            if scene is None or placed != number // SHARED:
+                placed = number // SHARED
+                draw = np.random.default_rng((self.seed, placed, 0))
+                scene = random_scene(draw, anatomies[int(draw.integers(len(anatomies)))], self.spec)
+            yield to_sample(random_case(np.random.default_rng((self.seed, number)), scene))
             number += step

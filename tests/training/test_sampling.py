@@ -13,7 +13,7 @@ import torch
 from sacroleak.core.errors import ConfigError
 from sacroleak.models.intensity import CHANNELS
 from sacroleak.models.segmenter import NetworkSpec
-from sacroleak.training.sampling import SyntheticPatches, anatomies_of, random_case
+from sacroleak.training.sampling import SyntheticPatches, anatomies_of, random_case, random_scene
 from sacroleak.training.simulation.anatomy import Anatomy
 
 SPEC = NetworkSpec(name="fine", spacing_mm=6.0, patch=(32, 24, 24), filters=(2, 4))
@@ -85,7 +85,8 @@ def test_a_sample_holds_channels_anatomy_and_dense_labels(anatomies: Path) -> No
 def test_a_training_case_lies_on_the_networks_grid_and_shows_the_sacrum(pelvis: Anatomy) -> None:
     shown = 0
     for seed in range(4):
-        case = random_case(np.random.default_rng(seed), pelvis, SPEC)
+        rng = np.random.default_rng(seed)
+        case = random_case(rng, random_scene(rng, pelvis, SPEC))
         assert case.ct.geometry.shape == SPEC.patch
         assert case.ct.geometry.spacing_mm == pytest.approx(6.0)
         shown += bool((case.anatomy.labels == 1).any())
