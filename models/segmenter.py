@@ -22,7 +22,7 @@ class NetworkSpec(BaseModel):
     """One network: its pass, voxel size in mm, patch in voxels, and filters from the finest level down."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: Literal["coarse", "fine"]
+    name: Literal["coarse", "fine", "near"]
     spacing_mm: float
     patch: tuple[int, int, int]
     filters: tuple[int, ...]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -16,9 +17,12 @@ from sacroleak.models.intensity import to_channels
 from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case
-from sacroleak.training.simulation.scene import Scene, draw_warp, place
+from sacroleak.training.simulation.scene import Scene, Warp, draw_warp, place
 
 Sample = tuple[Tensor, Tensor, Tensor]
+SWAY_MM = np.array([18.0, 18.0, 25.0])
+"""How far the middle of the sacrum may lie from the middle of a fine patch; of a coarse one 3.5 times as far."""
+NEAR_SWAY_MM, AROUND_MM = 12.0, 50.0
 SHARED = 3
 """Samples that share one placed pelvis, each with its own operation, tissue and scanner: placing takes longest."""
 
@@ -38,11 +42,26 @@ def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
 
 
 def random_scene(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Scene:
-    """One randomly placed pelvis on the network's own grid, the sacrum somewhere near its middle."""
-    reach = np.array([18.0, 18.0, 25.0]) * (1.0 if spec.name == "fine" else 3.5)
+    """One randomly placed pelvis on the network's own grid, the part that the network is for somewhere in its middle."""
+    warp = draw_warp(rng, anatomy)
+    if spec.name == "near":
+        centre = _near_bone(rng, anatomy, warp)
+    else:
+        centre = rng.uniform(-1, 1, size=3) * SWAY_MM * (1.0 if spec.name == "fine" else 3.5)
     size = tuple(n * spec.spacing_mm for n in spec.patch)
-    grid = centred_grid(size, (spec.spacing_mm,) * 3, rng.uniform(-reach, reach))  # type: ignore[arg-type]
-    return place(anatomy, grid, draw_warp(rng, anatomy), rng)
+    grid = centred_grid(size, (spec.spacing_mm,) * 3, centre)  # type: ignore[arg-type]
+    return place(anatomy, grid, warp, rng)
+
+
+def _near_bone(rng: np.random.Generator, anatomy: Anatomy, warp: Warp) -> npt.NDArray[np.float64]:
+    """Mostly a point of the sacrum, at times of what lies around it; (3,) LPS mm of the scene."""
+    inside = np.argwhere(anatomy.fields["sacrum"] < 0)
+    point = anatomy.geometry.to_lps(inside[int(rng.integers(len(inside)))])
+    scene = np.linalg.solve(warp.matrix, point - warp.focus_mm)
+    scene = scene * (-1.0 if warp.mirrored else 1.0, 1.0, 1.0)
+    away = NEAR_SWAY_MM if rng.random() < 0.75 else AROUND_MM
+    moved: npt.NDArray[np.float64] = scene + rng.uniform(-away, away, size=3)
+    return moved
 
 
 def random_case(rng: np.random.Generator, scene: Scene) -> Case:
