@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cc3d
 import edt
 import numpy as np
@@ -12,6 +14,7 @@ from scipy.spatial import cKDTree
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.near import Near
 from sacroleak.models.resample import Field
 
 Mask = npt.NDArray[np.bool_]
@@ -24,6 +27,8 @@ FAINTEST_HU = 350.0
 SEED_PROBABILITY = 0.5
 GROW_PROBABILITY = 0.12
 """Inside bone cement may grow only where the network thinks it possible, or cortex would be swallowed."""
+NEAR_PROBABILITY = 0.25
+"""Outside bone the close look has the say where it looked; elsewhere cement is followed by its density alone."""
 SEED_HU = 600.0
 LEVEL_PERCENTILE = 65.0
 MARROW_HU = 250.0
@@ -59,10 +64,18 @@ SMALLEST_VOXELS = 4
 """Fewer voxels are noise."""
 
 
-def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometry) -> tuple[Mask, Mask]:
-    """(cement, metal), bool on the grid of `ct`.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Region:
+    """Probabilities (8, i, j, k) of the fine pass on an aligned grid."""
 
-    `probabilities`: (8, i, j, k) of the fine network on `grid`. An edge lies half way between the cement's own level
+    probabilities: Field
+    geometry: Geometry
+
+
+def delineate(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = None) -> tuple[Mask, Mask]:
+    """(cement, metal), bool on the grid of `ct`; `near` counts for more than `region` where it was made.
+
+    An edge lies half way between the cement's own level
     and what surrounds it, so that volumes are right at any thickness; thin leaks are followed through soft tissue by
     connection, which a 2 mm network cannot see.
     """
@@ -70,7 +83,10 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     candidates = np.flatnonzero(hu.reshape(-1) > FAINTEST_HU)
     values = hu.reshape(-1)[candidates].astype(np.float32)
     points = ct.geometry.to_lps(np.stack(np.unravel_index(candidates, hu.shape), axis=-1))
-    cement_p, metal_p = (_sample(probabilities[c], grid, points) for c in (CEMENT, METAL))
+    cement_p, metal_p = (_sample(region.probabilities[c], region.geometry, points) for c in (CEMENT, METAL))
+    looked = np.zeros(len(points), dtype=bool)
+    if near is not None:
+        looked = _closer(near, anatomy.geometry.to_index(points), cement_p, metal_p)
     distance = _bone_distance(anatomy, points)
     bone = distance <= 0
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p)
@@ -84,12 +100,12 @@ def delineate(ct: Volume, anatomy: LabelMap, probabilities: Field, grid: Geometr
     level = float(np.percentile(values[seeds], LEVEL_PERCENTILE))
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max((level + SOFT_TISSUE_HU) / 2 * 0.8, FAINTEST_HU)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
-    without = ~bone & (values > edge_soft) & (metal_p < 0.5)
+    without = ~bone & (values > edge_soft) & (metal_p < 0.5) & (~looked | (cement_p > NEAR_PROBABILITY))
     grown = _paint(hu.shape, candidates, (within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~rods
     cement = _keep_seeded(grown, _paint(hu.shape, candidates, seeds))
     cement = _drop_far(cement, ct.geometry, anatomy)
     if cement.any():
-        dense = without & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
+        dense = without & ~looked & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
         dense[dense] = _beside(points[dense], cement, ct.geometry, anatomy)
         loose = _keep_seeded(grown & ~cement, _paint(hu.shape, candidates, dense) & ~cement)
         cement |= _not_denser(loose, hu, METAL_SHARE * level)
@@ -175,6 +191,15 @@ def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap) -> Mask:
         keep[number] = near or (_bone_distance(anatomy, points) <= 0).mean() > 0.5
     result: Mask = keep[parts]
     return result
+
+
+def _closer(near: Near, index: npt.NDArray[np.float64], cement_p: Field, metal_p: Field) -> Mask:
+    """Put the close look's probabilities in place of the fine pass's, in place; where it looked, (n,) bool."""
+    for channel, values in ((CEMENT, cement_p), (METAL, metal_p)):
+        probability, weight = near.at(channel, index)
+        values += weight * (probability - values)
+    looked: Mask = weight > 0.5
+    return looked
 
 
 def _sample(field: Field, grid: Geometry, points: npt.NDArray[np.float64]) -> Field:

@@ -14,9 +14,10 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
-from sacroleak.models.cement import delineate
+from sacroleak.models.cement import Region, delineate
 from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
+from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
 from sacroleak.models.resample import Field, sample_separable, to_aligned_grid
 from sacroleak.models.runtime import Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
@@ -42,19 +43,19 @@ SMALLEST_COVERAGE = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Region:
-    """Probabilities (8, i, j, k) on an aligned grid, and how much of each axis the scan covers there."""
+class NearNetwork:
+    """The network of the third look, and the tile it is fed with."""
 
-    probabilities: Field
-    geometry: Geometry
+    network: Network
+    patch: tuple[int, int, int]
 
 
 class TwoPassSegmenter:
     """A coarse network finds the sacrum anywhere; a fine one sees only the region around it."""
 
     def __init__(self, *, coarse: Network, fine: Network, coarse_mm: float, fine_mm: float,
-                 patch: tuple[int, int, int]) -> None:
-        self._coarse, self._fine = coarse, fine
+                 patch: tuple[int, int, int], near: NearNetwork | None = None) -> None:
+        self._coarse, self._fine, self._near = coarse, fine, near
         self._coarse_mm, self._fine_mm, self._patch = coarse_mm, fine_mm, patch
 
     def segment(self, ct: Volume) -> Segmentation:
@@ -73,15 +74,27 @@ class TwoPassSegmenter:
             raise NotAssessableError((f"the field of view shows about {seen} % of the sacrum, wanted {wanted} %",))
         start, stop = _box_in(ct.geometry, region.geometry)
         part = ct.crop(start, stop)
-        cement, metal = delineate(part, anatomy, region.probabilities, region.geometry)
+        near = self._closer(ct, anatomy, region)
+        cement, metal = delineate(part, anatomy, region, near)
         if cement.any():
             region = self._without_cement(part, cement, region)
-            anatomy = working_anatomy(region)
-            cement, metal = delineate(part, anatomy, region.probabilities, region.geometry)
+            anatomy = working_anatomy(region, near)
+            cement, metal = delineate(part, anatomy, region, near)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage)
+
+    def _closer(self, ct: Volume, anatomy: LabelMap, region: Region) -> Near | None:
+        """The third look, around all that may be cement; None without such a network or where nothing is suspect."""
+        if self._near is None:
+            return None
+        working = anatomy.geometry
+        hu = to_aligned_grid(ct, working)
+        everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
+        cement = stretched(region.probabilities[Structure.CEMENT], region.geometry, everywhere, WORKING_MM)
+        suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & (hu > BRIGHT_HU))
+        return look_near(hu, worth_looking(hu, suspect, WORKING_MM), self._near.network, self._near.patch)
 
     def _without_cement(self, part: Volume, cement: npt.NDArray[np.bool_], region: Region) -> Region:
         """The same region with its bones seen once more on a scan whose cement was made soft tissue.
@@ -121,13 +134,18 @@ def load_segmenter(bundle: Bundle, *, threads: int) -> TwoPassSegmenter:
         raise ModelError(f"bundle {bundle.index.name}: expects intensity windows {windows}, this version makes "
                          f"{WINDOWS_HU}")
     coarse, fine = bundle.index.networks["coarse"], bundle.index.networks["fine"]
+    near = None
+    if "near" in bundle.index.networks:
+        near = NearNetwork(network=OpenVinoNetwork(bundle.network_path("near"), threads=threads),
+                           patch=bundle.index.networks["near"].tile)
     return TwoPassSegmenter(
+        near=near,
         coarse=OpenVinoNetwork(bundle.network_path("coarse"), threads=threads),
         fine=OpenVinoNetwork(bundle.network_path("fine"), threads=threads),
         coarse_mm=coarse.spacing_mm[0], fine_mm=fine.spacing_mm[0], patch=fine.tile)
 
 
-def working_anatomy(region: Region) -> LabelMap:
+def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
     """Structures 0-5 on the 1 mm working grid; stray pieces of each structure are dropped.
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
@@ -144,6 +162,8 @@ def working_anatomy(region: Region) -> LabelMap:
         if box is None:
             continue
         fine = sample_separable(probability, tuple(np.arange(s.start, s.stop) / factor for s in box))
+        if near is not None:
+            near.mix(structure, fine, box)
         total[box] += fine
         wins = fine > best[box]
         labels[box][wins] = structure

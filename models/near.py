@@ -1,0 +1,182 @@
+"""A third, closer look at 1 mm, only where something is as bright as cement: thin leaks and the bone beside cement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
+
+from sacroleak.core.geometry import Geometry
+from sacroleak.core.structures import Structure
+from sacroleak.models.intensity import to_channels
+from sacroleak.models.resample import Field, sample_separable
+from sacroleak.models.runtime import Network
+
+Mask = npt.NDArray[np.bool_]
+Start = tuple[int, int, int]
+
+BRIGHT_HU = 300.0
+"""What is darker on a 1 mm grid is not judged: it is neither cement nor, blurred by a thick slice, a thin leak."""
+DENSE_HU = 1150.0
+"""What is brighter may be cement even where the fine network thought of none; single facets of S1 reach 1,500 HU."""
+SUSPECT_PROBABILITY = 0.2
+AROUND_MM = 26.0
+"""How far from anything suspect the closer look goes: a leak hangs together with the cement it comes from."""
+OVERLAP = 16
+"""Voxels that neighbouring tiles share, so that each judges its own middle."""
+NEAR_SHARE = 0.5
+"""Weight of the close look's bones against those of the fine pass, which sees the whole pelvis."""
+HIPS = (Structure.HIP_LEFT, Structure.HIP_RIGHT)
+FOREIGN_SIDE = 0.02
+"""Where the fine pass gives one hip less than this the bone is the other hip's."""
+COARSE = 4
+"""Working voxels along each side of the cells in which distances from suspects are measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Near:
+    """Probabilities (8, i, j, k) on a box of the working grid that starts at `start`; `weight` (i, j, k): 1 in the
+    middle of what was looked at, 0 where nothing was.
+    """
+
+    probabilities: Field
+    weight: Field
+    start: Start
+    tiles: int
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """Its place in the working grid."""
+        i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.weight.shape, strict=True))
+        return i, j, k
+
+    def mix(self, structure: int, fine: Field, box: tuple[slice, ...]) -> None:
+        """Move `fine`, a channel of the fine pass on `box` of the working grid, towards this one, in place.
+
+        A close view cannot tell left from right, so of the hips it says only how much bone there is in all.
+        """
+        spans = [(max(b.start, own.start), min(b.stop, own.stop)) for b, own in zip(box, self.box, strict=True)]
+        if any(low >= high for low, high in spans):
+            return
+        mine = tuple(slice(low - a, high - a) for (low, high), a in zip(spans, self.start, strict=True))
+        theirs = tuple(slice(low - b.start, high - b.start) for (low, high), b in zip(spans, box, strict=True))
+        probability = self.probabilities[structure][mine]
+        if structure in HIPS:
+            probability = np.minimum(self.probabilities[HIPS[0]][mine] + self.probabilities[HIPS[1]][mine],
+                                     np.where(fine[theirs] > FOREIGN_SIDE, 1.0, 0.0).astype(np.float32))
+        fine[theirs] += np.float32(NEAR_SHARE) * self.weight[mine] * (probability - fine[theirs])
+
+    def at(self, channel: int, index: npt.NDArray[np.float64]) -> tuple[Field, Field]:
+        """(probability, weight) at (n, 3) fractional indices of the working grid; both 0 beyond the box. (n,) each."""
+        place = np.rint(index - np.array(self.start)).astype(np.int64)
+        inside = ((place >= 0) & (place < self.weight.shape)).all(axis=1)
+        i, j, k = place[inside].T
+        probability, weight = (np.zeros(len(index), dtype=np.float32) for _ in range(2))
+        weight[inside] = self.weight[i, j, k]
+        probability[inside] = _linear(self.probabilities[channel], index[inside] - np.array(self.start))
+        return probability, weight
+
+
+def look_near(hu: Field, wanted: Mask, network: Network, patch: Start) -> Near | None:
+    """Run `network` on tiles of `patch` voxels that cover `wanted`; both on the 1 mm working grid.
+
+    None where nothing is wanted. The grid must be at least as large as a patch.
+    """
+    tiles = list(_tiles(wanted, patch))
+    if not tiles:
+        return None
+    start = np.min(tiles, axis=0)
+    stop = np.max(tiles, axis=0) + patch
+    ramp = _ramp(patch)
+    total = np.zeros(tuple(stop - start), dtype=np.float32)
+    summed: Field | None = None
+    for tile in tiles:
+        source = tuple(slice(a, a + n) for a, n in zip(tile, patch, strict=True))
+        target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
+        answer = network(to_channels(hu[source]))
+        if summed is None:
+            summed = np.zeros((len(answer), *total.shape), dtype=np.float32)
+        summed[(slice(None), *target)] += ramp * answer
+        total[target] += ramp
+    if summed is None:
+        return None
+    summed /= np.maximum(total, 1e-6)
+    return Near(probabilities=summed, weight=np.minimum(total / np.float32(0.5), 1.0), tiles=len(tiles),
+                start=(int(start[0]), int(start[1]), int(start[2])))
+
+
+def worth_looking(hu: Field, suspect: Mask, spacing_mm: float) -> Mask:
+    """Bright voxels within AROUND_MM of a suspect one; both on the working grid."""
+    cells = _any_in_cells(suspect)
+    if not cells.any():
+        return np.zeros(hu.shape, dtype=bool)
+    away = np.asarray(distance_transform_edt(~cells, sampling=COARSE * spacing_mm))
+    grown = (away <= AROUND_MM).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
+    wanted: Mask = grown[: hu.shape[0], : hu.shape[1], : hu.shape[2]] & (hu > BRIGHT_HU)
+    return wanted
+
+
+def stretched(probability: Field, grid: Geometry, box: tuple[slice, slice, slice], working_mm: float) -> Field:
+    """A channel of the fine pass on a box of the working grid, which begins at the same corner."""
+    factor = float(grid.spacing_mm[0]) / working_mm
+    return sample_separable(probability, tuple(np.arange(s.start, s.stop) / factor for s in box))
+
+
+def _tiles(wanted: Mask, patch: Start) -> Iterator[Start]:
+    """Corners of tiles on a regular lattice over the wanted voxels' box; tiles that would add nothing are left out."""
+    used = [np.flatnonzero(wanted.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if any(u.size == 0 for u in used):
+        return
+    starts = [_starts(int(u[0]), int(u[-1]) + 1, n, side)
+              for u, n, side in zip(used, patch, wanted.shape, strict=True)]
+    left = wanted.copy()
+    half = OVERLAP // 2
+    for i in starts[0]:
+        for j in starts[1]:
+            for k in starts[2]:
+                core = tuple(slice(a + half if a > s[0] else a, a + n - half if a < s[-1] else a + n)
+                             for a, n, s in zip((i, j, k), patch, starts, strict=True))
+                if left[core].any():
+                    left[core] = False
+                    yield i, j, k
+
+
+def _starts(low: int, high: int, patch: int, side: int) -> list[int]:
+    """Starts of the fewest tiles that cover [low, high) with the overlap, centred on it and within [0, side)."""
+    count = 1 if high - low <= patch else -(-(high - low - OVERLAP) // (patch - OVERLAP))
+    length = patch + (count - 1) * (patch - OVERLAP)
+    first = (low + high - length) // 2
+    wanted = (first + n * (patch - OVERLAP) for n in range(count))
+    return sorted({min(max(start, 0), side - patch) for start in wanted})
+
+
+def _ramp(patch: Start) -> Field:
+    """Weight of a tile's voxels: 1 in its middle, falling to a little at its faces."""
+    sides = [np.minimum((np.minimum(np.arange(n), np.arange(n)[::-1]) + 1) / (OVERLAP // 2), 1.0) for n in patch]
+    ramp: Field = (sides[0][:, None, None] * sides[1][None, :, None] * sides[2][None, None, :]).astype(np.float32)
+    return ramp
+
+
+def _any_in_cells(mask: Mask) -> Mask:
+    sides = [-(-n // COARSE) * COARSE for n in mask.shape]
+    padded = np.zeros(sides, dtype=bool)
+    padded[: mask.shape[0], : mask.shape[1], : mask.shape[2]] = mask
+    i, j, k = (n // COARSE for n in sides)
+    return np.asarray(padded.reshape(i, COARSE, j, COARSE, k, COARSE).any(axis=(1, 3, 5)))
+
+
+def _linear(field: Field, index: npt.NDArray[np.float64]) -> Field:
+    """Linear samples at (n, 3) indices, clamped to the field; (n,)."""
+    last = np.array(field.shape) - 1
+    place = np.clip(index, 0, last)
+    low = np.minimum(place.astype(np.int64), np.maximum(last - 1, 0))
+    weight = (place - low).astype(np.float32)
+    out = np.zeros(len(index), dtype=np.float32)
+    for corner in np.ndindex(2, 2, 2):
+        share = np.prod(np.where(np.array(corner) == 1, weight, 1 - weight), axis=1)
+        i, j, k = np.minimum(low + corner, last).T
+        out += share * field[i, j, k]
+    return out
