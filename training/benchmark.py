@@ -23,8 +23,8 @@ from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import remove_leftovers, sha256_of, whole_file
 from sacroleak.training.simulation.anatomy import Anatomy
-from sacroleak.training.simulation.case import Case, LeakTruth, Plan
-from sacroleak.training.simulation.cases import planned_case
+from sacroleak.training.simulation.case import Case, LeakTruth
+from sacroleak.training.simulation.cases import plan_of, planned_case
 from sacroleak.training.simulation.leak import MECHANISMS
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.simulation.scanner import QUIET
@@ -116,7 +116,7 @@ def make_case(row: BenchmarkRow, anatomies: Path) -> Case:
         anatomy = Anatomy.load(path)
     scanner = replace(QUIET, slice_mm=row.slice_mm, noise_hu=float(rng.uniform(8, 35)),
                       blur_mm=float(rng.uniform(0.6, 1.4)), streak_hu=float(rng.uniform(20, 200)))
-    plan = Plan(volumes_ml=row.cement_ml, mechanisms=row.leaks, metal=row.metal, other_cement=row.other_cement)
+    plan = replace(plan_of(rng, row.cement_ml, row.leaks), hardware=row.metal, other_cement=row.other_cement)
     return planned_case(rng, anatomy, plan, scanner=scanner, slice_mm=row.slice_mm, pixel_mm=PIXEL_MM)
 
 

@@ -18,7 +18,7 @@ from sacroleak.training.simulation.case import Case, LeakTruth
 from sacroleak.training.simulation.leak import OF_SITE
 
 ROW = BenchmarkRow(case_id="a", source="surface", anatomy="bones", seed=1, slice_mm=2.0, cement_ml=(5.0,),
-                   leaks=("vein",), metal=(), other_cement=())
+                   leaks=("foraminal_vein",), metal=(), other_cement=())
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def small_case() -> Case:
     anatomy = rng.integers(0, 6, grid.shape).astype(np.uint8)
     masks = [rng.random(grid.shape) < 0.3 for _ in range(2)]
     leaks = rng.integers(0, 4, grid.shape).astype(np.uint8)
-    truth = (LeakTruth(number=1, site=Site.SACRAL_VENOUS_PLEXUS, mechanism="vein", volume_ml=0.2),)
+    truth = (LeakTruth(number=1, site=Site.SACRAL_VENOUS_PLEXUS, mechanism="foraminal_vein", volume_ml=0.2),)
     return Case(ct=Volume(hu=rng.integers(-1000, 3000, grid.shape).astype(np.int16), geometry=grid),
                 anatomy=LabelMap(labels=anatomy, geometry=grid), cement=LabelMap(labels=masks[0], geometry=grid),
                 metal=LabelMap(labels=masks[1], geometry=grid), leaks=LabelMap(labels=leaks, geometry=grid),

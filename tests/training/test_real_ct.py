@@ -30,8 +30,10 @@ from sacroleak.training.real_ct import (
     on_ct_grid,
     position_figures,
 )
-from sacroleak.training.simulation.case import Plan, operate, scan
 from sacroleak.training.simulation.case import centred_grid as grid_of
+from sacroleak.training.simulation.case import scan
+from sacroleak.training.simulation.operation import operate
+from sacroleak.training.simulation.plan import Plan
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.simulation.scanner import QUIET
 from sacroleak.training.simulation.scene import place, still
@@ -131,7 +133,7 @@ def untreated() -> RealCt:
     rng = np.random.default_rng((31, 7))
     anatomy = procedural_pelvis(rng)
     scene = place(anatomy, grid_of((240.0, 190.0, 190.0), (1.2, 1.2, 2.0)), still(anatomy), rng)
-    plan = operate(rng, scene, Plan(volumes_ml=(), mechanisms=(), lesion=False))
+    plan = operate(rng, scene, Plan())
     case = scan(rng, scene, plan, style=draw_style(rng, wild=False), scanner=QUIET)
     return RealCt(ct=case.ct, labels=case.anatomy, digest="0" * 64)
 

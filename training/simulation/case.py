@@ -8,32 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.core.structures import Site, Structure
+from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.training.simulation.cement import CementBody, choose_tip, grow
+from sacroleak.training.simulation.cement import choose_tip
 from sacroleak.training.simulation.hardware import CALCIUM_KINDS, METAL_KINDS, DenseObject, draw_object
 from sacroleak.training.simulation.leak import MECHANISMS, LeakBody
 from sacroleak.training.simulation.noise import smooth_noise
+from sacroleak.training.simulation.operation import Operation, operate
+from sacroleak.training.simulation.plan import Approach, Injection, LeakPlan, LesionKind, Plan
 from sacroleak.training.simulation.scanner import Scanner, acquire, draw_field_of_view, draw_scanner
 from sacroleak.training.simulation.scene import Field, Scene
-from sacroleak.training.simulation.shapes import empty
 from sacroleak.training.simulation.tissue import TissueStyle, draw_style, paint
 
 LABELLED = {"sacrum": Structure.SACRUM, "canal": Structure.SACRAL_CANAL, "hip_left": Structure.HIP_LEFT,
             "hip_right": Structure.HIP_RIGHT, "l5": Structure.L5}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What happens in one case. `volumes_ml`: one cement body each; `mechanisms`: one leak each."""
-
-    volumes_ml: tuple[float, ...]
-    mechanisms: tuple[str, ...]
-    metal: tuple[str, ...] = ()
-    calcium: tuple[str, ...] = ()
-    other_cement: tuple[str, ...] = ()
-    cut: bool = False
-    lesion: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,94 +59,44 @@ def draw_plan(rng: np.random.Generator) -> Plan:
     calcium = tuple(str(n) for n in rng.choice(CALCIUM_KINDS, size=int(rng.integers(0, 3))))
     other = tuple(str(n) for n in rng.choice(["l5", "hip_left", "hip_right", "l4"],
                                              size=int(rng.random() < 0.2)))
-    return Plan(volumes_ml=volumes, mechanisms=names, metal=metal, calcium=calcium, other_cement=other,
-                cut=bool(rng.random() < 0.3))
+    return Plan(injections=tuple(draw_injection(rng, ml) for ml in volumes),
+                leaks=tuple(LeakPlan(mechanism=name) for name in names), hardware=metal, calcium=calcium,
+                other_cement=other)
+
+
+def draw_injection(rng: np.random.Generator, volume_ml: float) -> Injection:
+    """An injection on either side by any approach, needles as often as in Tian et al. (J Pain Res 2020)."""
+    kind = rng.choice([None, *LesionKind], p=[0.25, 0.35, 0.2, 0.2])
+    return Injection(side=Side(rng.choice([Side.LEFT, Side.RIGHT])), approach=Approach(rng.choice(list(Approach))),
+                     needles=int(rng.choice([1, 2, 3, 4], p=[0.67, 0.2, 0.09, 0.04])), volume_ml=volume_ml,
+                     lesion=None if kind is None else LesionKind(kind), eroded=bool(rng.random() < 0.4),
+                     lesion_radius_mm=float(rng.uniform(6, 16)))
 
 
 def draw_case(rng: np.random.Generator, scene: Scene, *, wild: bool) -> Case:
     """A random training case on the scene's grid."""
     plan = draw_plan(rng)
     return scan(rng, scene, operate(rng, scene, plan), style=draw_style(rng, wild=wild),
-                scanner=draw_scanner(rng, wild=wild))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Operation:
-    """What was done to the patient, before any scan: cement bodies, leaks, and cement of other treatments."""
-
-    plan: Plan
-    bodies: tuple[CementBody, ...]
-    leaks: tuple[LeakBody, ...]
-    elsewhere: tuple[Field, ...]
-
-    def cement(self, scene: Scene) -> Field:
-        """Signed distance in mm to all cement."""
-        fields = [b.distance for b in self.bodies] + [b.distance for b in self.leaks] + list(self.elsewhere)
-        return np.minimum.reduce(fields) if fields else empty(scene)
-
-    def leaked_ml(self, scene: Scene) -> tuple[float, ...]:
-        """Volume of each leak outside the sacrum in mL, overlaps counted for each."""
-        outside = scene.distance["sacrum"] > 0
-        return tuple(float(np.count_nonzero((leak.distance < 0) & outside)) * scene.geometry.voxel_ml
-                     for leak in self.leaks)
-
-
-def operate(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
-    """Carry out `plan`: what the anatomy has no room for is left out."""
-    bodies = _inject(rng, scene, plan)
-    return Operation(plan=plan, bodies=tuple(bodies), leaks=tuple(_leaks(rng, scene, plan, bodies)),
-                     elsewhere=tuple(_elsewhere(rng, scene, plan)))
+                scanner=draw_scanner(rng, wild=wild), cut=bool(rng.random() < 0.3))
 
 
 def scan(rng: np.random.Generator, scene: Scene, operation: Operation, *, style: TissueStyle,
-         scanner: Scanner) -> Case:
-    """The CT of an operation, with hardware and everything that is true about it."""
+         scanner: Scanner, cut: bool = False) -> Case:
+    """The CT of an operation, with hardware and everything that is true about it; `cut`: a part of it only."""
     plan, cement = operation.plan, operation.cement(scene)
-    objects = [o for kind in plan.metal + plan.calcium if (o := draw_object(rng, scene, kind)) is not None]
+    objects = [o for kind in plan.hardware + plan.calcium if (o := draw_object(rng, scene, kind)) is not None]
     tip = operation.bodies[0].tip_lps_mm if operation.bodies else choose_tip(rng, scene)
-    hu = paint(rng, scene, style, tip if plan.lesion else None)
+    hu = paint(rng, scene, style, tip if any(i.lesion for i in plan.injections) else None)
     metal = _add_dense(rng, hu, scene, objects, cement, style)
     cement = np.where(metal, np.float32(1.0), cement)
     dense = scene.geometry.to_lps(np.argwhere((cement < 0) | metal))
     hu = acquire(rng, hu, scene, scanner, dense)
     seen = np.ones(hu.shape, dtype=bool)
-    if plan.cut:
+    if cut:
         seen[:] = False
         seen[draw_field_of_view(rng, scene.geometry.shape)] = True
         hu[~seen] = rng.choice([-1024.0, -1000.0, 0.0])
     return _label(scene, hu, (cement < 0) & seen, metal & seen, list(operation.leaks), seen)
-
-
-def _inject(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[CementBody]:
-    bodies = []
-    for volume in plan.volumes_ml:
-        tip = choose_tip(rng, scene, anywhere=bool(rng.random() < 0.15))
-        if tip is not None:
-            bodies.append(grow(rng, scene, tip, volume))
-    return bodies
-
-
-def _leaks(rng: np.random.Generator, scene: Scene, plan: Plan, bodies: list[CementBody]) -> list[LeakBody]:
-    found = []
-    for name in plan.mechanisms:
-        if bodies:
-            body = bodies[int(rng.integers(len(bodies)))]
-            leak = MECHANISMS[name](rng, scene, body.tip_lps_mm)
-            if leak is not None and (leak.distance < 0).any():
-                found.append(leak)
-    return found
-
-
-def _elsewhere(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[Field]:
-    """Cement of other treatments, inside other bones."""
-    fields = []
-    for host in plan.other_cement:
-        deep = np.flatnonzero(scene.distance[host] < -3) if host in scene.distance else np.empty(0, dtype=int)
-        if deep.size:
-            index = np.unravel_index(int(rng.choice(deep)), scene.geometry.shape)
-            tip = scene.geometry.to_lps(np.array(index))
-            fields.append(grow(rng, scene, tip, float(rng.uniform(0.5, 6)), host=host).distance)
-    return fields
 
 
 def _add_dense(rng: np.random.Generator, hu: Field, scene: Scene, objects: list[DenseObject], cement: Field,

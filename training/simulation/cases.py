@@ -10,8 +10,10 @@ import numpy as np
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.anatomy import Anatomy
-from sacroleak.training.simulation.case import Case, Plan, centred_grid, operate, scan
+from sacroleak.training.simulation.case import Case, centred_grid, draw_injection, scan
 from sacroleak.training.simulation.leak import OF_SITE
+from sacroleak.training.simulation.operation import operate
+from sacroleak.training.simulation.plan import LeakPlan, Plan
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.simulation.scanner import QUIET, Scanner
 from sacroleak.training.simulation.scene import draw_warp, place, still
@@ -70,11 +72,12 @@ class NamedCase:
 def demo_cases(seed: int) -> Iterator[NamedCase]:
     """Six scans of six procedural pelvises: no cement, cement without leak, and one leak of each of the four sites."""
     sites = (Site.SACRAL_VENOUS_PLEXUS, Site.PUNCTURE_PATH, Site.ANTERIOR_EPIDURAL_SPACE, Site.ANTERIOR_SACRAL_SPACE)
-    plans = [("no-cement", Plan(volumes_ml=(), mechanisms=())), ("no-leak", Plan(volumes_ml=(4.0,), mechanisms=()))]
-    plans += [(str(site).replace("_", "-"), Plan(volumes_ml=(4.0,), mechanisms=OF_SITE[site])) for site in sites]
-    for number, (name, plan) in enumerate(plans):
+    asked: list[tuple[str, tuple[float, ...], tuple[str, ...]]] = [("no-cement", (), ()), ("no-leak", (4.0,), ())]
+    asked += [(str(site).replace("_", "-"), (4.0,), OF_SITE[site][:1]) for site in sites]
+    for number, (name, volumes, leaks) in enumerate(asked):
         rng = np.random.default_rng((seed, number))
         anatomy = procedural_pelvis(rng)
+        plan = plan_of(rng, volumes, leaks)
         yield NamedCase(name=f"demo-{number + 1}-{name}", case=planned_case(rng, anatomy, plan, scanner=QUIET))
 
 
@@ -101,15 +104,21 @@ def _plan(rng: np.random.Generator, number: int) -> Plan:
     extra = (str(rng.choice(metal)),) if rng.random() < 0.25 else ()
     other = (str(rng.choice(["l5", "hip_left", "hip_right"])),) if rng.random() < 0.25 else ()
     if number % 4 == 0:
-        plan = Plan(volumes_ml=volumes if number % 8 else (), mechanisms=(), metal=extra, other_cement=other)
+        plan = plan_of(rng, volumes if number % 8 else (), ())
     else:
         sites = list(OF_SITE)
         chosen = [sites[(number - number // 4) % len(sites)]]
         if number % 5 == 0:
             chosen.append(sites[int(rng.integers(len(sites)))])
         names = tuple(str(rng.choice(OF_SITE[site])) for site in chosen)
-        plan = Plan(volumes_ml=volumes, mechanisms=names, metal=extra, other_cement=other)
-    return plan
+        plan = plan_of(rng, volumes, names)
+    return replace(plan, hardware=extra, other_cement=other)
+
+
+def plan_of(rng: np.random.Generator, volumes_ml: Sequence[float], leaks: Sequence[str]) -> Plan:
+    """One injection of each volume, sides and approaches drawn, and one leak of each mechanism."""
+    return Plan(injections=tuple(draw_injection(rng, ml) for ml in volumes_ml),
+                leaks=tuple(LeakPlan(mechanism=name) for name in leaks))
 
 
 def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scanner: Scanner,
@@ -124,7 +133,7 @@ def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scan
     for _ in range(ATTEMPTS):
         operation = operate(rng, scene, plan)
         volumes = operation.leaked_ml(scene)
-        if len(volumes) == len(plan.mechanisms) and all(ml >= SMALLEST_LEAK_ML for ml in volumes):
+        if len(volumes) == len(plan.leaks) and all(ml >= SMALLEST_LEAK_ML for ml in volumes):
             break
     return scan(rng, scene, operation, style=_diagnostic(rng), scanner=scanner)
 

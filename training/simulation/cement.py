@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sacroleak.core.geometry import Points
-from sacroleak.training.simulation.noise import smooth_noise
-from sacroleak.training.simulation.scene import FAR_MM, Field, Scene
+from sacroleak.training.simulation.lesion import Drawn, Lesion, choose_in_ala
+from sacroleak.training.simulation.needle import NeedleTrack
+from sacroleak.training.simulation.noise import Field, smooth_noise
+from sacroleak.training.simulation.scene import FAR_MM, Scene
 from sacroleak.training.simulation.shapes import add_ball, empty, roughen
-
-NEEDLE_RADIUS_MM = 1.2
-"""13 gauge: 2.4 mm outer diameter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -22,19 +21,21 @@ class CementBody:
     distance: Field
     tip_lps_mm: Points
     volume_ml: float
+    drawn: Drawn = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Treatment:
+    """One injection carried out: what a leak comes from. There is always at least one needle."""
+
+    lesion: Lesion | None
+    tracks: tuple[NeedleTrack, ...]
+    body: CementBody
 
 
 def choose_tip(rng: np.random.Generator, scene: Scene, *, anywhere: bool = False) -> Points | None:
     """A point inside the ala (well within bone, lateral to canal and foramina), or anywhere in the sacrum; (3,)."""
-    bone = scene.distance["sacrum"]
-    deep = bone < -3.5
-    if not anywhere:
-        deep &= scene.distance["canal"] > 9.0
-    candidates = np.flatnonzero(deep)
-    if candidates.size == 0:
-        return None
-    chosen = np.unravel_index(int(rng.choice(candidates)), bone.shape)
-    return scene.geometry.to_lps(np.array(chosen))
+    return choose_in_ala(rng, scene, None, anywhere=anywhere)
 
 
 def grow(rng: np.random.Generator, scene: Scene, tip: Points, target_ml: float, *, host: str = "sacrum") -> CementBody:

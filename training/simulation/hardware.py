@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sacroleak.training.simulation.cement import NEEDLE_RADIUS_MM, choose_tip
-from sacroleak.training.simulation.leak import needle_direction
+from sacroleak.training.simulation.cement import choose_tip
+from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, needle_direction
 from sacroleak.training.simulation.scene import Field, Scene
 from sacroleak.training.simulation.shapes import add_tube, empty
 

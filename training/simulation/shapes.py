@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from sacroleak.core.geometry import Points
-from sacroleak.training.simulation.scene import FAR_MM, Field, Scene
+from sacroleak.training.simulation.noise import Field
+from sacroleak.training.simulation.scene import FAR_MM, Scene
 
 MARGIN_MM = 5.0
 """How far around a shape its distance is written; beyond, FAR_MM."""
@@ -74,3 +78,43 @@ def gradient_at(field: Field, scene: Scene, point: Points) -> Points:
     ], dtype=np.float64)
     size = float(np.linalg.norm(slope))
     return slope / size if size > 1e-6 else np.zeros(3)
+
+
+Box = tuple[slice, slice, slice]
+
+
+def window(scene: Scene, points_lps: Points, margin_mm: float) -> tuple[Box, Scene]:
+    """The part of a scene around (n, 3) LPS mm: its place in the scene's arrays, and the part itself (views).
+
+    It holds at least two voxels along each axis, whatever the points.
+    """
+    low, high = points_lps.min(axis=0) - margin_mm, points_lps.max(axis=0) + margin_mm
+    shape = np.array(scene.geometry.shape)
+    start = np.clip(np.floor(scene.geometry.to_index(low)).astype(int), 0, np.maximum(shape - 2, 0))
+    stop = np.clip(np.ceil(scene.geometry.to_index(high)).astype(int) + 1, np.minimum(start + 2, shape), shape)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    part = _Part(scene.distance, (i, j, k))
+    return (i, j, k), replace(scene, geometry=scene.geometry.crop(start, stop), distance=part, background=None)
+
+
+class _Part(Mapping[str, Field]):
+    """Fields cut to a box when they are asked for: a scene may make its fields only then, too."""
+
+    def __init__(self, fields: Mapping[str, Field], box: Box) -> None:
+        self._fields, self._box = fields, box
+
+    def __getitem__(self, name: str) -> Field:
+        return self._fields[name][self._box]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+def whole(scene: Scene, part: Field, box: Box) -> Field:
+    """A window's field on the whole scene's grid, FAR_MM elsewhere."""
+    field = empty(scene)
+    field[box] = part
+    return field

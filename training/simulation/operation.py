@@ -1,0 +1,95 @@
+"""What is done to a placed patient: lesion, needles, cement, leaks, in that order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sacroleak.training.simulation.cement import CementBody, Treatment, grow
+from sacroleak.training.simulation.leak import MECHANISMS, LeakBody
+from sacroleak.training.simulation.lesion import Lesion, draw_lesion
+from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack, place_needles
+from sacroleak.training.simulation.noise import Field
+from sacroleak.training.simulation.plan import Injection, Plan
+from sacroleak.training.simulation.scene import FAR_MM, Scene
+from sacroleak.training.simulation.shapes import add_tube, empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operation:
+    """What was done to the patient, before any scan.
+
+    `bodies`: cement in the sacrum, one for each injection that found a way; `tracks`: their needles; `leaks`: what
+    left the bone; `elsewhere`: signed distances to cement of other treatments.
+    """
+
+    plan: Plan
+    lesions: tuple[Lesion, ...]
+    tracks: tuple[NeedleTrack, ...]
+    bodies: tuple[CementBody, ...]
+    leaks: tuple[LeakBody, ...]
+    elsewhere: tuple[Field, ...]
+
+    def cement(self, scene: Scene) -> Field:
+        """Signed distance in mm to all cement."""
+        fields = [b.distance for b in self.bodies] + [b.distance for b in self.leaks] + list(self.elsewhere)
+        return np.minimum.reduce(fields) if fields else empty(scene)
+
+    def leaked_ml(self, scene: Scene) -> tuple[float, ...]:
+        """Volume of each leak outside the sacrum in mL, overlaps counted for each."""
+        outside = scene.distance["sacrum"] > 0
+        return tuple(float(np.count_nonzero((leak.distance < 0) & outside)) * scene.geometry.voxel_ml
+                     for leak in self.leaks)
+
+    def holes(self, scene: Scene) -> Field:
+        """Signed distance in mm to the needles' holes in sacrum and hips, FAR_MM where no needle went."""
+        field = empty(scene)
+        for track in self.tracks:
+            add_tube(field, scene, np.array([track.tip_lps_mm, track.skin_lps_mm]), NEEDLE_RADIUS_MM)
+        if self.tracks:
+            bone = np.minimum.reduce([scene.distance[name] for name in ("sacrum", "hip_left", "hip_right")])
+            # A hole goes a little beyond the bone's surface, so that no skin of cortex is left over it.
+            field[bone > 1.0] = FAR_MM
+        return field
+
+
+def operate(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
+    """Carry out `plan`: what the anatomy has no room for is left out."""
+    done = [t for injection in plan.injections if (t := treat(rng, scene, injection)) is not None]
+    return Operation(plan=plan, lesions=tuple(t.lesion for t in done if t.lesion is not None),
+                     tracks=tuple(track for t in done for track in t.tracks), bodies=tuple(t.body for t in done),
+                     leaks=tuple(_leaks(rng, scene, plan, done)), elsewhere=tuple(_elsewhere(rng, scene, plan)))
+
+
+def treat(rng: np.random.Generator, scene: Scene, injection: Injection) -> Treatment | None:
+    """Lesion, needles and cement of one injection; None where no needle finds a safe way."""
+    lesion = draw_lesion(rng, scene, injection)
+    tracks = place_needles(rng, scene, injection, lesion)
+    if not tracks:
+        return None
+    body = grow(rng, scene, tracks[0].tip_lps_mm, injection.volume_ml)
+    return Treatment(lesion=lesion, tracks=tracks, body=body)
+
+
+def _leaks(rng: np.random.Generator, scene: Scene, plan: Plan, done: list[Treatment]) -> list[LeakBody]:
+    found = []
+    for asked in plan.leaks:
+        if done:
+            treatment = done[int(rng.integers(len(done)))]
+            leak = MECHANISMS[asked.mechanism](rng, scene, treatment)
+            if leak is not None and (leak.distance < 0).any():
+                found.append(leak)
+    return found
+
+
+def _elsewhere(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[Field]:
+    """Cement of other treatments, inside other bones."""
+    fields = []
+    for host in plan.other_cement:
+        deep = np.flatnonzero(scene.distance[host] < -3) if host in scene.distance else np.empty(0, dtype=int)
+        if deep.size:
+            index = np.unravel_index(int(rng.choice(deep)), scene.geometry.shape)
+            tip = scene.geometry.to_lps(np.array(index))
+            fields.append(grow(rng, scene, tip, float(rng.uniform(0.5, 6)), host=host).distance)
+    return fields
