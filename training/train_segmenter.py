@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
+import onnx.numpy_helper
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -82,6 +84,20 @@ class Trainer:
             for mean, value in zip(self.smooth.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
 
+    def start_from(self, path: Path) -> None:
+        """Begin with the weights of an exported network (ONNX) of the same shape. Raises ModelError for another."""
+        model = onnx.load(path)
+        weights = {i.name.removeprefix("network."): torch.from_numpy(onnx.numpy_helper.to_array(i).copy())
+                   for i in model.graph.initializer}
+        own = dict(self.network.named_parameters())
+        wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
+        if wrong:
+            raise ModelError(f"{path.name}: is not of this network's shape (first difference: {wrong[0]})")
+        with torch.no_grad():
+            for network in (self.network, self.smooth):
+                for name, value in network.named_parameters():
+                    value.copy_(weights[name])
+
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
         state = {"update": self.update, "network": self.network.state_dict(), "smooth": self.smooth.state_dict(),
@@ -118,14 +134,20 @@ def dice_of(logits: Tensor, anatomy: Tensor, dense: Tensor) -> dict[str, float |
 
 
 def main(config: TrainConfig, *, anatomies: Path, manifest: Path, out: Path, device: str = "cpu",
-         resume: bool = True) -> Path:
-    """Train until `config.updates`; returns the checkpoint. `log.jsonl` beside it gets a line every 20 updates."""
+         start_from: Path | None = None) -> Path:
+    """Train until `config.updates`, or go on from the checkpoint in `out`; returns the checkpoint.
+
+    `log.jsonl` beside it gets a line every 20 updates. `start_from`: an exported network whose weights a new run
+    begins with; one that goes on has its own.
+    """
     torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     trainer = Trainer(config, device=device)
-    if resume and checkpoint.exists():
+    if checkpoint.exists():
         trainer.load(checkpoint)
+    elif start_from is not None:
+        trainer.start_from(start_from)
     files = anatomies_of("train", anatomies, manifest)
     samples = SyntheticPatches(files, config.network, seed=config.seed, start=trainer.update * config.batch)
     loader = DataLoader(samples, batch_size=config.batch, num_workers=config.workers,
@@ -165,7 +187,8 @@ if __name__ == "__main__":
     parser.add_argument("--manifest", type=Path, default=Path("data_manifests/anatomies.csv"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--start-from", type=Path, help="an exported network (ONNX) to begin with")
     given = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         main(load_config(given.config, TrainConfig), anatomies=given.anatomies, manifest=given.manifest, out=given.out,
-             device=given.device)
+             device=given.device, start_from=given.start_from)

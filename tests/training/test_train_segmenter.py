@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
-from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS
+from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS, build_network, export_onnx
 from sacroleak.training import train_segmenter
 from sacroleak.training.sampling import SyntheticPatches
 from sacroleak.training.train_segmenter import TrainConfig, Trainer, dice_of, learning_rate
+
+LEGACY_EXPORT = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning",
+                                           "ignore::torch.jit.TracerWarning")
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +157,22 @@ def test_dice_is_one_for_the_truth_and_none_for_what_is_absent() -> None:
     assert scores["cement"] == pytest.approx(2 / 3)
     assert scores["l5"] is None
     assert scores["metal"] is None
+
+
+@LEGACY_EXPORT
+def test_a_new_run_begins_with_an_exported_network(config: TrainConfig, tmp_path: Path) -> None:
+    other = Trainer(config.model_copy(update={"seed": 77}), device="cpu")
+    export_onnx(other.network, config.network, tmp_path / "other.onnx")
+    trainer = Trainer(config, device="cpu")
+    trainer.start_from(tmp_path / "other.onnx")
+    for network in (trainer.network, trainer.smooth):
+        pairs = zip(network.parameters(), other.network.parameters(), strict=True)
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+@LEGACY_EXPORT
+def test_a_network_of_another_shape_is_no_beginning(config: TrainConfig, tmp_path: Path) -> None:
+    wider = config.network.model_copy(update={"filters": (4, 8, 16)})
+    export_onnx(build_network(wider), wider, tmp_path / "wider.onnx")
+    with pytest.raises(ModelError, match=r"wider\.onnx: is not of this network's shape"):
+        Trainer(config, device="cpu").start_from(tmp_path / "wider.onnx")
