@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sacroleak.core.errors import ConfigError
+from sacroleak.core.structures import Structure
 from sacroleak.models.intensity import to_channels
 from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training.simulation.anatomy import Anatomy
@@ -42,7 +43,7 @@ def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
 
 
 def random_scene(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Scene:
-    """One randomly placed pelvis on the network's own grid, the part that the network is for somewhere in its middle."""
+    """One randomly placed pelvis on the network's own grid, what the network is for somewhere in its middle."""
     warp = draw_warp(rng, anatomy)
     if spec.name == "near":
         centre = _near_bone(rng, anatomy, warp)
@@ -69,11 +70,17 @@ def random_case(rng: np.random.Generator, scene: Scene) -> Case:
     return draw_case(rng, scene, wild=bool(rng.random() < 0.5))
 
 
-def to_sample(case: Case) -> Sample:
-    """Channels (2, i, j, k) bfloat16, anatomy (i, j, k) uint8, cement and metal (2, i, j, k) uint8."""
+def to_sample(case: Case, spec: NetworkSpec) -> Sample:
+    """Channels (2, i, j, k) bfloat16, anatomy (i, j, k) uint8, cement and metal (2, i, j, k) uint8.
+
+    The near network sees too little of the pelvis to tell left from right: both hips are one to it.
+    """
     channels = torch.from_numpy(to_channels(case.ct.hu)).to(torch.bfloat16)
     dense = np.stack([case.cement.labels, case.metal.labels]).astype(np.uint8)
-    return channels, torch.from_numpy(case.anatomy.labels), torch.from_numpy(dense)
+    anatomy = case.anatomy.labels
+    if spec.name == "near":
+        anatomy = np.where(anatomy == Structure.HIP_RIGHT, np.uint8(Structure.HIP_LEFT), anatomy)
+    return channels, torch.from_numpy(anatomy), torch.from_numpy(dense)
 
 
 class SyntheticPatches(IterableDataset[Sample]):
@@ -95,5 +102,5 @@ class SyntheticPatches(IterableDataset[Sample]):
                 placed = number // SHARED
                 draw = np.random.default_rng((self.seed, placed, 0))
                 scene = random_scene(draw, anatomies[int(draw.integers(len(anatomies)))], self.spec)
-            yield to_sample(random_case(np.random.default_rng((self.seed, number)), scene))
+            yield to_sample(random_case(np.random.default_rng((self.seed, number)), scene), self.spec)
             number += step
