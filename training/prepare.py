@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import csv
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,25 @@ from rich.progress import track
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import InputError
+from sacroleak.training.shape_model import (
+    BONES,
+    Limits,
+    ShapeModel,
+    build_model,
+    draw_pelvis,
+    in_own_frame,
+    limits_of,
+)
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.surfaces import Donor, Mesh, Pelvis, build_anatomy, mean_sacrum
 
 PELVIS_SOURCE = "Han et al., Atlas of Pelvis Segmentation and Trajectory Planning, CC BY 4.0"
+SHAPE_SOURCE = f"drawn from a shape model of the training patients of {PELVIS_SOURCE}"
+
+MANIFEST = Path("data_manifests/anatomies.csv")
+
+Job = tuple[str, Callable[[], Anatomy]]
 
 
 class PrepareConfig(BaseModel):
@@ -26,18 +42,25 @@ class PrepareConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     procedural: int
+    shapes: int
     seed: int
     pelvis_surfaces: str
     spine_surfaces: str
 
 
-def main(config: PrepareConfig, *, out: Path, surfaces: Path | None = None) -> list[Path]:
+def main(config: PrepareConfig, *, out: Path, surfaces: Path | None = None, manifest: Path = MANIFEST) -> list[Path]:
     """Write `<out>/<anatomy>.npz` for each anatomy that is not there yet; returns all of their paths.
 
-    Without `surfaces` only procedural pelvises are made. Raises InputError if a surface file is missing.
+    Without `surfaces` only procedural pelvises are made. Shapes are drawn from the patients whose
+    split is `train` in `manifest`. Raises InputError if a surface file is missing.
     """
+    jobs = list(_procedural(config))
+    if surfaces:
+        jobs += _pelvises(config, surfaces, manifest)
+    twice = {name for name, _ in jobs if [n for n, _ in jobs].count(name) > 1}
+    if twice:
+        raise InputError(f"anatomies: {min(twice)} is the name of two of them")
     out.mkdir(parents=True, exist_ok=True)
-    jobs = list(_procedural(config)) + (list(_pelvises(config, surfaces)) if surfaces else [])
     written = []
     for name, make in track(jobs, description="anatomies"):
         path = out / f"{name}.npz"
@@ -47,38 +70,62 @@ def main(config: PrepareConfig, *, out: Path, surfaces: Path | None = None) -> l
     return written
 
 
-class _Procedural:
-    def __init__(self, name: str, seed: tuple[int, int]) -> None:
-        self._name, self._seed = name, seed
+def _procedural(config: PrepareConfig) -> Iterator[Job]:
+    def make(name: str, seed: tuple[int, int]) -> Anatomy:
+        return replace(procedural_pelvis(np.random.default_rng(seed)), name=name)
 
-    def __call__(self) -> Anatomy:
-        return replace(procedural_pelvis(np.random.default_rng(self._seed)), name=self._name)
-
-
-class _Patient:
-    def __init__(self, pelvis: Pelvis, mean: npt.NDArray[np.float64], donor: Donor, seed: tuple[int, int]) -> None:
-        self._pelvis, self._mean, self._donor, self._seed = pelvis, mean, donor, seed
-
-    def __call__(self) -> Anatomy:
-        return build_anatomy(self._pelvis, self._mean, self._donor, np.random.default_rng(self._seed))
-
-
-def _procedural(config: PrepareConfig) -> Iterator[tuple[str, _Procedural]]:
     for number in range(config.procedural):
         name = f"procedural-{number:03d}"
-        yield name, _Procedural(name, (config.seed, number))
+        yield name, partial(make, name, (config.seed, number))
 
 
-def _pelvises(config: PrepareConfig, surfaces: Path) -> Iterator[tuple[str, _Patient]]:
-    pelvises, spine = _load(surfaces / config.pelvis_surfaces), _load(surfaces / config.spine_surfaces)
+def _pelvises(config: PrepareConfig, surfaces: Path, manifest: Path) -> list[Job]:
+    """The patients, then the pelvises drawn from those of them who are for training."""
+    arrays, spine = _load(surfaces / config.pelvis_surfaces), _load(surfaces / config.spine_surfaces)
     donor = Donor(**{key: _mesh(spine[f"{name}_vertices"], spine[f"{name}_faces"])
                      for key, name in (("sacrum", "sacrum"), ("l5", "L5"), ("l4", "L4"))})
-    mean = mean_sacrum(pelvises["sacrum_vertices"].astype(np.float64))
-    for row, subject in enumerate(pelvises["subject"].tolist()):
-        bones = {bone: _mesh(pelvises[f"{bone}_vertices"][row], pelvises[f"{bone}_faces"])
-                 for bone in ("sacrum", "hip_left", "hip_right")}
-        pelvis = Pelvis(name=f"jhu-{subject:02d}", source=PELVIS_SOURCE, **bones)
-        yield pelvis.name, _Patient(pelvis, mean, donor, (config.seed, 1000 + subject))
+    mean = mean_sacrum(arrays["sacrum_vertices"].astype(np.float64))
+    patients = [_patient(arrays, row) for row in range(len(arrays["subject"]))]
+
+    def make(pelvis: Pelvis, number: int) -> Anatomy:
+        return build_anatomy(pelvis, mean, donor, np.random.default_rng((config.seed, number)))
+
+    subjects = [int(n) for n in arrays["subject"].tolist()]
+    jobs: list[Job] = [(p.name, partial(make, p, 1000 + n)) for p, n in zip(patients, subjects, strict=True)]
+    if config.shapes:
+        train = _names_of("train", manifest)
+        jobs += _shapes(config, [p for p in patients if p.name in train], donor)
+    return jobs
+
+
+def _shapes(config: PrepareConfig, patients: list[Pelvis], donor: Donor) -> Iterator[Job]:
+    """Each drawn by its own number; neither modes nor mean nor limits know a patient outside `patients`."""
+    @cache
+    def known() -> tuple[ShapeModel, Limits, npt.NDArray[np.float64]]:
+        model = build_model(patients)
+        limits = limits_of(model, [in_own_frame(p, model) for p in patients])
+        return model, limits, mean_sacrum(np.stack([p.sacrum.vertices for p in patients]))
+
+    def make(name: str, number: int) -> Anatomy:
+        model, limits, mean = known()
+        rng = np.random.default_rng((config.seed, 2000 + number))
+        return build_anatomy(draw_pelvis(rng, model, limits, name=name, source=SHAPE_SOURCE), mean, donor, rng)
+
+    for number in range(config.shapes):
+        name = f"shape-{number:03d}"
+        yield name, partial(make, name, number)
+
+
+def _patient(arrays: dict[str, npt.NDArray[np.generic]], row: int) -> Pelvis:
+    bones = {bone: _mesh(arrays[f"{bone}_vertices"][row], arrays[f"{bone}_faces"]) for bone in BONES}
+    return Pelvis(name=f"jhu-{int(arrays['subject'][row]):02d}", source=PELVIS_SOURCE, **bones)
+
+
+def _names_of(split: str, manifest: Path) -> set[str]:
+    if not manifest.is_file():
+        raise InputError(f"{manifest.name}: no such manifest; shapes are drawn from its patients of split {split}")
+    with manifest.open(newline="") as rows:
+        return {row["anatomy"] for row in csv.DictReader(rows) if row["split"] == split}
 
 
 def _mesh(vertices: npt.NDArray[np.generic], faces: npt.NDArray[np.generic]) -> Mesh:
@@ -96,6 +143,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/prepare.yaml"))
     parser.add_argument("--surfaces", type=Path, help="folder of the surface files; without it, procedural only")
+    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="which patients shapes may be drawn from")
     parser.add_argument("--out", type=Path, default=Path("artifacts/anatomies"))
     given = parser.parse_args()
-    main(load_config(given.config, PrepareConfig), out=given.out, surfaces=given.surfaces)
+    main(load_config(given.config, PrepareConfig), out=given.out, surfaces=given.surfaces, manifest=given.manifest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import igl
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_fill_holes, label
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry, Points
@@ -23,6 +24,10 @@ MARGIN_MM = 16.0
 JOINT_GAP_MM = 1.0
 """The least gap kept between bones that meet or overlap in the surfaces."""
 FAR_MM = 12.7
+CORE_MM = 2.5
+"""Half width of the canal's middle, which bone never closes; as narrow as its lower end (`mean_shape.CANAL`)."""
+HOLE_MM = 13.0
+"""A hole this near to the carried S3 foramen is taken to be it; the next foramen is about 17 mm away."""
 SACROCOCCYGEAL_Z_MM = -91.0
 """Height, in the donor's own frame, where its sacrum ends and its coccyx begins (narrowest between S5 and Co1)."""
 
@@ -82,12 +87,17 @@ def similarity(source: Points, target: Points) -> Similarity:
 
 def mean_sacrum(sacra: npt.NDArray[np.float64]) -> Points:
     """Mean of (patients, n, 3) corresponding sacra at their mean size and mean orientation, about its centroid."""
-    mean = sacra[0] - sacra[0].mean(axis=0)
-    size = np.mean([np.linalg.norm(s - s.mean(axis=0)) for s in sacra])
+    return mean_pose(sacra)
+
+
+def mean_pose(shapes: npt.NDArray[np.float64]) -> Points:
+    """Mean of (patients, n, 3) corresponding shapes at their mean size and mean orientation, about its centroid."""
+    mean = shapes[0] - shapes[0].mean(axis=0)
+    size = np.mean([np.linalg.norm(s - s.mean(axis=0)) for s in shapes])
     for _ in range(6):
-        mean = np.mean([similarity(s, mean)(s) for s in sacra], axis=0)
+        mean = np.mean([similarity(s, mean)(s) for s in shapes], axis=0)
         mean = (mean - mean.mean(axis=0)) * size / np.linalg.norm(mean - mean.mean(axis=0))
-    turns = np.sum([similarity(mean, s).rotation for s in sacra], axis=0)
+    turns = np.sum([similarity(mean, s).rotation for s in shapes], axis=0)
     u, _, vt = np.linalg.svd(turns)
     turned: Points = mean @ (u @ vt)
     return turned
@@ -109,6 +119,9 @@ def build_anatomy(pelvis: Pelvis, mean: Points, donor: Donor, rng: np.random.Gen
     _, _, z = scene.axes
     below = z[None, None, :] < lower[2]
     sacrum = np.where(below, np.maximum(sacrum, -canal), sacrum)
+    core = empty(scene)
+    add_tube(core, scene, carry(mean_shape.CANAL[:, :3]), CORE_MM)
+    sacrum, l5 = np.maximum(sacrum, -core), np.maximum(l5, -core)
     sacrum, coccyx = _without_coccyx(sacrum, scene, to_patient)
     fields = _apart({"sacrum": sacrum, "hip_left": _signed(geometry, pelvis.hip_left),
                      "hip_right": _signed(geometry, pelvis.hip_right), "l5": l5, "l4": l4})
@@ -118,8 +131,9 @@ def build_anatomy(pelvis: Pelvis, mean: Points, donor: Donor, rng: np.random.Gen
     fields |= _femurs(scene, pelvis, mean, fields)
     marks = {
         "canal_centreline": carry(mean_shape.CANAL[:, :3]), "s1_endplate_centre": carry(mean_shape.ENDPLATE),
-        "anterior_foramina_left": carry(mean_shape.FORAMINA_LEFT),
-        "anterior_foramina_right": carry(mean_shape.mirrored(mean_shape.FORAMINA_LEFT)),
+        "anterior_foramina_left": _third_seen(carry(mean_shape.FORAMINA_LEFT), fields["sacrum"], scene),
+        "anterior_foramina_right": _third_seen(carry(mean_shape.mirrored(mean_shape.FORAMINA_LEFT)), fields["sacrum"],
+                                               scene),
         "ala_left": carry(mean_shape.ALA_LEFT), "ala_right": carry(mean_shape.mirrored(mean_shape.ALA_LEFT)),
     }
     return Anatomy(name=pelvis.name, source=pelvis.source, geometry=geometry, landmarks=marks,
@@ -247,6 +261,24 @@ def _canal(scene: Scene, carry: _Carrier) -> Distance:
     radial = (np.hypot(u, v) - 1) * np.minimum(wide, deep)[station]
     out.reshape(-1)[near] = np.clip(np.maximum(radial, beyond), -FAR_MM, FAR_MM)
     return out
+
+
+def _third_seen(foramina: Points, sacrum: Distance, scene: Scene) -> Points:
+    """The carried foramina, but the third where light falls through: its lower rim is the donor's, not carried."""
+    bone = sacrum < 0
+    outline = bone.any(axis=1)
+    holes, count = label(binary_fill_holes(outline) & ~outline)
+    x, y, z = scene.axes
+    middles = [(x[i].mean(), z[k].mean()) for i, k in (np.nonzero(holes == n + 1) for n in range(count))]
+    away = [float(np.hypot(a - foramina[2, 0], b - foramina[2, 2])) for a, b in middles]
+    if not away or min(away) > HOLE_MM:
+        return foramina
+    a, b = middles[int(np.argmin(away))]
+    near = (np.abs(x - a) < 8)[:, None, None] & (np.abs(z - b) < 8)[None, None, :] & bone
+    front = y[np.argmax(near, axis=1)][near.any(axis=1)]
+    seen = foramina.copy()
+    seen[2] = a, np.median(front), b
+    return seen
 
 
 def _disc(scene: Scene, carry: _Carrier, fields: dict[str, Distance]) -> Distance:
