@@ -1,22 +1,40 @@
-"""Cement where it was meant to go: grown from a needle tip inside the sacral ala."""
+"""Cement where it was meant to go: pressed from the needles' tips into porous bone, along the way of least resistance."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+from skimage.graph import MCP_Geometric
 
-from sacroleak.core.geometry import Points
+from sacroleak.core.geometry import Geometry, Points
+from sacroleak.models.resample import sample_separable
 from sacroleak.training.simulation.lesion import Drawn, Lesion, choose_in_ala
-from sacroleak.training.simulation.needle import NeedleTrack
-from sacroleak.training.simulation.noise import Field, smooth_noise
+from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack
+from sacroleak.training.simulation.noise import Field, smooth_noise, streaks
+from sacroleak.training.simulation.plan import LesionKind
 from sacroleak.training.simulation.scene import FAR_MM, Scene
-from sacroleak.training.simulation.shapes import add_ball, empty, roughen
+from sacroleak.training.simulation.shapes import add_tube, empty, whole, window
+
+Fill = Literal["compact", "lobulated", "streaky"]
+FILLS: tuple[Fill, ...] = ("compact", "lobulated", "streaky")
+"""How cement looks in bone: one round mass, several lobes, or streaks between trabeculae."""
+
+LYTIC, SCLEROTIC = 0.3, 4.0
+"""Resistance of tumour against that of sound trabecular bone, 1: soft where it is gone, dense where it has hardened."""
+CORTEX, OUTSIDE = 3.0, 8.0
+"""Resistance within a millimetre of the surface, and beyond it: ways through the outside are hardly ever shortest."""
+FINEST_MM, COARSEST_MM = 0.9, 2.2
+"""Filling is worked out on voxels between these; noise coarser than 2 mm shapes it, so finer ones add nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CementBody:
-    """Intraosseous cement: signed distance, the needle tip it grew from, its volume within the sacrum in mL."""
+    """Intraosseous cement: signed distance, the needle tip it grew from, its volume within the bone in mL."""
 
     distance: Field
     tip_lps_mm: Points
@@ -34,37 +52,158 @@ class Treatment:
 
 
 def choose_tip(rng: np.random.Generator, scene: Scene, *, anywhere: bool = False) -> Points | None:
-    """A point inside the ala (well within bone, lateral to canal and foramina), or anywhere in the sacrum; (3,)."""
+    """A point inside an ala (well within bone, lateral to canal and foramina), or anywhere in the sacrum; (3,)."""
     return choose_in_ala(rng, scene, None, anywhere=anywhere)
 
 
-def grow(rng: np.random.Generator, scene: Scene, tip: Points, target_ml: float, *, host: str = "sacrum") -> CementBody:
-    """Fill bone around `tip` until `target_ml`: clustered balls with rough borders, held back by the bone's surface.
+def inject(rng: np.random.Generator, scene: Scene, tips: Points, target_ml: float, *, lesion: Lesion | None = None,
+           tracks: Sequence[NeedleTrack] = (), host: str = "sacrum") -> CementBody:
+    """Press `target_ml` into a bone from (n, 3) LPS mm: voxels fill in the order in which pressure reaches them.
 
-    `host` is the bone being filled. The volume is set by moving the surface of the distance field, so that it is met
-    as closely as the bone's room allows.
+    The volume is met as closely as the bone's room allows. `host` is the bone; its cortex is closed, but for what the
+    lesion has eroded and the needles have drilled, where cement may come up to the former surface.
     """
-    body = empty(scene)
-    mean_radius = np.cbrt(target_ml * 1000 * 3 / (4 * np.pi))
-    centre = np.array(tip)
-    for _ in range(int(rng.integers(2, 9))):
-        add_ball(body, scene, centre, float(mean_radius * rng.uniform(0.35, 0.8)))
-        centre = centre + rng.normal(0, mean_radius * 0.5, size=3)
-    spacing = float(scene.geometry.spacing_mm.min())
-    roughen(body, smooth_noise(rng, scene.geometry.shape, rng.uniform(2.5, 7) / spacing), rng.uniform(0.3, 1.8))
-    margin = rng.uniform(-0.1, 0.9)
-    limit = scene.distance[host] + np.float32(max(margin, 0.2))
-    body = _to_volume(body, limit, target_ml, scene.geometry.voxel_ml)
+    style, parameters = _draw_fill(rng)
+    margin = float(rng.uniform(0.2, 1.1))
+    box, part = _room(scene, tips, target_ml, host)
+    limit = _limit(part, box, margin, lesion, tracks, host)
+    grid = _working_grid(part.geometry)
+    tumour = None if lesion is None else lesion.distance[box]
+    fields = [None if f is None else _onto(f, part.geometry, grid) for f in (part.distance[host], tumour)]
+    resistance, texture = _resistance(rng, grid, fields, None if lesion is None else lesion.kind, (style, parameters))
+    arrival = _arrival(resistance, grid, tips)
+    arrival *= 1 + np.float32(parameters["fringe"]) * np.clip(texture, -2, 2)
+    arrival = _onto(gaussian_filter(arrival, 0.55 if style == "streaky" else 0.7), grid, part.geometry)
+    body = meet_volume(_as_distance(arrival, limit, target_ml, part.geometry), limit, target_ml, part.geometry)
     inside = float(np.count_nonzero(body < 0)) * scene.geometry.voxel_ml
-    return CementBody(distance=body, tip_lps_mm=np.array(tip), volume_ml=inside)
+    drawn: Drawn = {"fill": style, "margin_mm": margin, **parameters, "asked_ml": float(target_ml),
+                    "volume_ml": inside}
+    return CementBody(distance=whole(scene, body, box), tip_lps_mm=np.array(tips[0]), volume_ml=inside, drawn=drawn)
 
 
-def _to_volume(body: Field, limit: Field, target_ml: float, voxel_ml: float) -> Field:
-    """Shift the surface until the part within the bone has the wanted volume."""
-    room = np.sort(body[(limit < 0) & (body < FAR_MM)])
-    wanted = int(target_ml / voxel_ml)
-    if room.size == 0:
+def meet_volume(body: Field, limit: Field, target_ml: float, geometry: Geometry, *,
+                fixed: Field | None = None) -> Field:
+    """Shift a surface until the part where `limit` is negative, together with `fixed`, has the wanted volume."""
+    free = limit < 0
+    have = 0
+    if fixed is not None:
+        have = int(np.count_nonzero((fixed < 0) & free))
+        free = free & (fixed >= 0)
+    values = body[free]
+    wanted = max(0, round(target_ml / geometry.voxel_ml) - have)
+    if values.size == 0:
         return np.full_like(body, FAR_MM)
-    shift = room[min(wanted, room.size - 1)]
-    grown: Field = np.maximum(body - shift, limit)
-    return grown
+    # Halfway between the last voxel that fills and the first that does not; all of it if there is not room enough.
+    n = min(wanted, values.size)
+    order = np.partition(values, [max(n - 1, 0), min(n, values.size - 1)])
+    shift = float(order[-1] + 0.01) if n == values.size else float(order[max(n - 1, 0)] + order[n]) / 2
+    shift = shift - FAR_MM if n == 0 else shift
+    grown: Field = np.maximum(body - np.float32(shift), limit)
+    return np.minimum(grown, fixed) if fixed is not None else grown
+
+
+def _draw_fill(rng: np.random.Generator) -> tuple[Fill, dict[str, float]]:
+    """A way of filling and its figures: how uneven the resistance, over what lengths, how frayed the border."""
+    style: Fill = FILLS[int(rng.integers(len(FILLS)))]
+    u = rng.uniform
+    if style == "compact":
+        return style, {"unevenness": u(0.1, 0.35), "width_mm": u(8, 14), "length_mm": u(8, 14), "fringe": u(0.0, 0.04)}
+    if style == "lobulated":
+        return style, {"unevenness": u(0.7, 1.2), "width_mm": u(6, 9), "length_mm": u(6, 12), "fringe": u(0.05, 0.15)}
+    return style, {"unevenness": u(0.8, 1.3), "width_mm": u(2.4, 3.6), "length_mm": u(8, 15), "fringe": u(0.15, 0.35)}
+
+
+def _room(scene: Scene, tips: Points, target_ml: float, host: str) -> tuple[tuple[slice, slice, slice], Scene]:
+    """A window around the tips with bone enough for the volume, or the whole scene."""
+    reach = 1.7 * float(np.cbrt(target_ml * 1000 * 3 / (4 * np.pi))) + 5.0
+    while True:
+        box, part = window(scene, tips, reach)
+        deep = float(np.count_nonzero(part.distance[host] < -1.0)) * scene.geometry.voxel_ml
+        if deep > 1.3 * target_ml or part.geometry.shape == scene.geometry.shape:
+            return box, part
+        reach *= 1.4
+
+
+def _limit(part: Scene, box: tuple[slice, slice, slice], margin: float, lesion: Lesion | None,
+           tracks: Sequence[NeedleTrack], host: str) -> Field:
+    """Negative where cement may be: `margin` mm within the bone, or up to its surface where the cortex is open."""
+    bone = part.distance[host]
+    limit: Field = bone + np.float32(margin)
+    if lesion is not None and lesion.eroded:
+        limit = np.where(lesion.distance[box] < 0, bone + np.float32(0.05), limit)
+    if tracks:
+        holes = empty(part)
+        for track in tracks:
+            add_tube(holes, part, np.array([track.tip_lps_mm, track.skin_lps_mm]), NEEDLE_RADIUS_MM)
+        limit = np.where(holes < 0, bone + np.float32(0.05), limit)
+    return limit
+
+
+def _working_grid(geometry: Geometry) -> Geometry:
+    """The grid itself where its voxels are of middling size, else one of 1 or 2 mm over the same place."""
+    spacing = geometry.spacing_mm
+    if spacing.min() >= FINEST_MM and spacing.max() <= COARSEST_MM:
+        return geometry
+    step = float(np.clip(spacing.min(), 1.0, 2.0))
+    sides = np.maximum(np.ceil(spacing * (np.array(geometry.shape) - 1) / step).astype(int) + 1, 2)
+    return Geometry.axis_aligned(origin_lps_mm=geometry.affine[:3, 3], spacing_mm=step,
+                                 shape=(int(sides[0]), int(sides[1]), int(sides[2])))
+
+
+def _onto(values: Field, source: Geometry, target: Geometry) -> Field:
+    """A field of one axis-aligned grid on another, linearly."""
+    if source is target:
+        return values
+    index = tuple((target.affine[a, 3] + target.affine[a, a] * np.arange(target.shape[a]) - source.affine[a, 3])
+                  / source.affine[a, a] for a in range(3))
+    return sample_separable(values, index)
+
+
+def _resistance(rng: np.random.Generator, grid: Geometry, fields: list[Field | None], kind: LesionKind | None,
+                fill: tuple[Fill, dict[str, float]]) -> tuple[Field, Field]:
+    """Resistance to flow of each voxel, and the texture in it; both positive and unit-variance, of the grid's shape."""
+    style, parameters = fill
+    bone, tumour = fields
+    if bone is None:
+        raise ValueError("resistance: no bone given")
+    way = rng.normal(size=3) * (0.6, 0.6, 1.0)  # principal trabeculae of the ala run up and down more than across
+    axes = [(grid.affine[a, 3] + grid.affine[a, a] * np.arange(grid.shape[a])).astype(np.float32) for a in range(3)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    texture = streaks(rng, points, along=way / np.linalg.norm(way), length_mm=parameters["length_mm"],
+                      width_mm=parameters["width_mm"])
+    log = np.float32(parameters["unevenness"]) * texture
+    if tumour is not None and kind is not None:
+        log += np.clip(0.5 - tumour / 2, 0, 1) * _log_of_tumour(rng, grid, kind)
+    log += np.float32(np.log(CORTEX)) * np.clip(bone + 1.5, 0, 1)
+    log += np.float32(np.log(OUTSIDE / CORTEX)) * np.clip(bone + 0.5, 0, 1)
+    return np.exp(np.clip(log, -3.0, 4.0)), texture
+
+
+def _log_of_tumour(rng: np.random.Generator, grid: Geometry, kind: LesionKind) -> Field:
+    soft, hard = np.float32(np.log(LYTIC)), np.float32(np.log(SCLEROTIC))
+    if kind is LesionKind.MIXED:
+        patches = smooth_noise(rng, grid.shape, 6.0 / float(grid.spacing_mm.min()))
+        return np.where(patches > 0, hard, soft)
+    return np.full(grid.shape, soft if kind is LesionKind.LYTIC else hard, dtype=np.float32)
+
+
+def _arrival(resistance: Field, grid: Geometry, tips: Points) -> Field:
+    """When the front that starts at the tips reaches each voxel, in mm of unit resistance."""
+    index = np.clip(np.rint(grid.to_index(tips)).astype(int), 0, np.array(grid.shape) - 1)
+    costs, _ = MCP_Geometric(resistance, sampling=tuple(grid.spacing_mm)).find_costs([tuple(i) for i in index.tolist()])
+    return np.asarray(costs, dtype=np.float32)
+
+
+def _as_distance(arrival: Field, limit: Field, target_ml: float, geometry: Geometry) -> Field:
+    """Signed distance in mm, to first order, to the front that encloses the volume."""
+    times = arrival[limit < 0]
+    if times.size == 0:
+        return np.full_like(arrival, FAR_MM)
+    n = min(max(round(target_ml / geometry.voxel_ml), 0), times.size - 1)
+    front = float(np.partition(times, n)[n])
+    slopes = np.gradient(arrival, *geometry.spacing_mm.astype(np.float32))
+    steep = np.sqrt(sum((s * s for s in slopes), start=np.zeros_like(arrival)))
+    near: npt.NDArray[np.bool_] = np.abs(arrival - front) < max(0.2 * front, 1e-3)
+    usual = float(np.median(steep[near])) if near.any() else 1.0
+    distance = (arrival - np.float32(front)) / np.maximum(steep, np.float32(max(0.4 * usual, 1e-3)))
+    return np.clip(distance, -FAR_MM, FAR_MM).astype(np.float32)

@@ -54,7 +54,7 @@ def needle_direction(rng: np.random.Generator, scene: Scene, tip: Points) -> Poi
     """From tip to skin by any approach, as often as in Tian et al.; unit vector (3,)."""
     approach = list(REFERENCE_SHARES)[int(rng.choice(4, p=list(REFERENCE_SHARES.values())))]
     side = Side.LEFT if tip[0] >= midline_mm(scene) else Side.RIGHT
-    return draw_directions(rng, scene, approach, side, count=1)[0]
+    return np.asarray(draw_directions(rng, scene, approach, side, count=1)[0])
 
 
 def draw_directions(rng: np.random.Generator, scene: Scene, approach: Approach, side: Side, *, count: int) -> Points:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sacroleak.training.simulation.cement import CementBody, Treatment, grow
+from sacroleak.training.simulation.cement import CementBody, Treatment, inject
 from sacroleak.training.simulation.leak import MECHANISMS, LeakBody
 from sacroleak.training.simulation.lesion import Lesion, draw_lesion
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack, place_needles
@@ -68,7 +68,8 @@ def treat(rng: np.random.Generator, scene: Scene, injection: Injection) -> Treat
     tracks = place_needles(rng, scene, injection, lesion)
     if not tracks:
         return None
-    body = grow(rng, scene, tracks[0].tip_lps_mm, injection.volume_ml)
+    tips = np.array([track.tip_lps_mm for track in tracks])
+    body = inject(rng, scene, tips, injection.volume_ml, lesion=lesion, tracks=tracks)
     return Treatment(lesion=lesion, tracks=tracks, body=body)
 
 
@@ -91,5 +92,5 @@ def _elsewhere(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[Field
         if deep.size:
             index = np.unravel_index(int(rng.choice(deep)), scene.geometry.shape)
             tip = scene.geometry.to_lps(np.array(index))
-            fields.append(grow(rng, scene, tip, float(rng.uniform(0.5, 6)), host=host).distance)
+            fields.append(inject(rng, scene, tip[None], float(rng.uniform(0.5, 6)), host=host).distance)
     return fields
