@@ -11,7 +11,7 @@ import typer
 
 from sacroleak.cli.engine import EngineChoice, open_engine
 from sacroleak.cli.options import BundleFolder, Debug, Out, Seed, Threads
-from sacroleak.cli.scans import leaks_of, table_bytes, truth_row
+from sacroleak.cli.scans import TruthRow, leaks_of, table_bytes
 from sacroleak.cli.score import run
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def write_scans(scans: Iterable[KnownScan], folder: Path) -> list[_Truth]:
         leaked = leaks_of(scan)
         truths.append(_Truth(name=scan.name, sites=frozenset(leaked), leaked_ml=sum(leaked.values()),
                              cement_ml=scan.cement_ml))
-        rows.append(truth_row(scan, f"{scan.name}.nii.gz"))
+        rows.append(TruthRow(case_id=scan.name, path=f"{scan.name}.nii.gz", sites=sorted(leaked),
+                             leaked_ml=sum(leaked.values()), cement_ml=scan.cement_ml, cohort="demo"))
     write_whole(folder / MANIFEST, table_bytes(rows))
     return truths
 

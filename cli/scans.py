@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sacroleak.core.structures import Site
-    from sacroleak.core.volume import LabelMap, Volume
+    from sacroleak.core.volume import Volume
 
-TRUTH_COLUMNS = ("case_id", "path", "true_sites", "true_leaked_ml", "true_cement_ml")
+TRUTH_COLUMNS = ("case_id", "path", "true_sites", "true_leaked_ml", "true_cement_ml", "cohort", "synthetic")
 """The first two make the file a manifest that `score` reads; it leaves the others alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthRow:
+    """What a table says of one made-up scan; `path` is relative to the table's folder, volumes in mL."""
+
+    case_id: str
+    path: str
+    sites: Sequence[str]
+    leaked_ml: float
+    cement_ml: float
+    cohort: str
 
 
 class KnownScan(Protocol):
@@ -30,37 +45,17 @@ class KnownScan(Protocol):
         """All cement of the sacrum, inside its bone and leaked."""
 
 
-class LabelledScan(KnownScan, Protocol):
-    """The same with its label maps, all on the grid of `ct`."""
-
-    @property
-    def anatomy(self) -> LabelMap:
-        """Structure 0-5 as before cement."""
-    @property
-    def cement(self) -> LabelMap:
-        """True where cement is."""
-    @property
-    def leaks(self) -> LabelMap:
-        """0, or the number of the leak."""
-
-
 def leaks_of(scan: KnownScan) -> dict[Site, float]:
     """The sites that have a leak, with its volume in mL."""
     return {site: volume for site, volume in scan.leaked_ml.items() if volume > 0}
 
 
-def truth_row(scan: KnownScan, path: str) -> tuple[str | float, ...]:
-    """One row under TRUTH_COLUMNS; `path` is relative to the table's folder."""
-    leaked = leaks_of(scan)
-    return (scan.name, path, " ".join(sorted(leaked)), round(sum(leaked.values()), 4), round(scan.cement_ml, 4))
-
-
-def table_bytes(rows: list[tuple[str | float, ...]]) -> bytes:
+def table_bytes(rows: Sequence[TruthRow]) -> bytes:
     """Rows under TRUTH_COLUMNS as CSV."""
-    import csv
-    from io import StringIO
-
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([TRUTH_COLUMNS, *rows])
+    writer.writerow(TRUTH_COLUMNS)
+    for row in rows:
+        writer.writerow((row.case_id, row.path, " ".join(row.sites), round(row.leaked_ml, 4), round(row.cement_ml, 4),
+                         row.cohort, "true"))
     return text.getvalue().encode()

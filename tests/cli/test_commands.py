@@ -12,17 +12,16 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from sacroleak.cli.demo import compare
 from sacroleak.cli.engine import EngineChoice, open_engine
 from sacroleak.cli.main import main
-from sacroleak.cli.simulate import write_labelled
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import BundleDraft, IntensityWindow, NetworkDraft, write_bundle
+from sacroleak.training.simulation.procedural import procedural_pelvis
 
 PHANTOM = Path(__file__).resolve().parent.parent / "inference/phantom.py"
 NAME = "sacroleak_test_phantom"
@@ -182,18 +181,66 @@ def test_the_demonstration_compares_each_scan_with_its_truth(tmp_path: Path, pha
     assert "synthetic" in page
 
 
-def test_simulated_scans_are_written_with_truth_and_can_be_scored(tmp_path: Path, phantom: ModuleType, bundle: Path,
-                                                                  capsys: pytest.CaptureFixture[str]) -> None:
-    scans = [made(phantom, "sim-0"), made(phantom, "sim-1", phantom.IN_FRONT, leaked={Site.OTHER: 0.5})]
-    assert write_labelled(scans, tmp_path / "sim") == 2
-    with (tmp_path / "sim/truth.csv").open(newline="") as file:
+@pytest.fixture
+def bones(tmp_path: Path) -> Path:
+    """A folder with one coarse procedural pelvis."""
+    folder = tmp_path / "bones"
+    folder.mkdir()
+    procedural_pelvis(np.random.default_rng(3), spacing_mm=4.0).save(folder / "one.npz")
+    return folder
+
+
+def test_a_simulated_cohort_is_told_written_kept_and_can_be_scored(
+    tmp_path: Path, bones: Path, bundle: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "sim"
+    call = ["simulate", "-n", "2", "--seed", "4", "--out", str(out), "--anatomies", str(bones), "--spacing", "4",
+            "--fov", "220", "--workers", "1"]
+    assert main(call) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "reference-4-0001: " in shown.out
+    assert "2 patients made, 0 kept from an earlier run" in shown.out
+    with (out / "truth.csv").open(newline="") as file:
         truth = list(csv.DictReader(file))
-    assert [(row["case_id"], row["true_sites"]) for row in truth] == [("sim-0", ""), ("sim-1", "other")]
-    cement = nib.Nifti1Image.from_filename(tmp_path / "sim/sim-1/cement.nii.gz")
-    np.testing.assert_array_equal(np.asanyarray(cement.dataobj), scans[1].cement.labels)
-    assert main(["score", str(tmp_path / "sim/truth.csv"), "--out", str(tmp_path / "out"), "--bundle", str(bundle),
-                 "--mode", "report"]) == 0
-    assert "sim-1: leak" in capsys.readouterr().out
+    assert [(row["case_id"], row["cohort"], row["synthetic"]) for row in truth] == [
+        ("reference-4-0000", "reference", "true"), ("reference-4-0001", "reference", "true")]
+    assert main(call) == 0
+    assert "0 patients made, 2 kept from an earlier run" in capsys.readouterr().out
+    main(["score", str(out / "truth.csv"), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--mode", "report"])
+    assert capsys.readouterr().out.count("reference-4-000") == 2
+
+
+def test_a_cohort_made_for_learning_says_that_its_rates_mean_nothing(
+    tmp_path: Path, bones: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "sim"
+    assert main(["simulate", "--cohort", "training", "-n", "1", "--out", str(out), "--anatomies",
+                 str(bones / "one.npz"), "--spacing", "5", "--fov", "200", "--workers", "1", "--format", "dicom"]) == 0
+    assert "its frequencies mean nothing" in capsys.readouterr().out
+    with (out / "truth.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["cohort"] == "training"
+    assert row["path"] == "training-1-0000/dicom"
+    assert len(list((out / row["path"]).glob("*.dcm"))) == 40
+
+
+@pytest.mark.parametrize(("arguments", "mend"), [
+    (["--cohort", "control"], "wanted one of reference, training"),
+    (["--format", "png"], "wanted nifti or dicom"),
+    (["--anatomies", "{tmp}/none"], "no prepared anatomy"),
+    (["--anatomies", "{tmp}/wrong.npz"], "not a prepared anatomy"),
+    (["--spacing", "0.1"], "--help"),
+])
+def test_a_cohort_that_cannot_be_made_is_refused_before_anything_is_written(
+    arguments: list[str], mend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.savez(tmp_path / "wrong.npz", vertices=np.zeros(3))
+    assert main(["simulate", "--out", str(tmp_path / "o"), *(a.format(tmp=tmp_path) for a in arguments)]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert mend in shown.err
+    assert not (tmp_path / "o").exists()
 
 
 def test_scoring_in_a_process_of_its_own_loads_neither_torch_nor_monai(tmp_path: Path, phantom: ModuleType,

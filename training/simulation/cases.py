@@ -1,4 +1,4 @@
-"""Named scans with known truth: for the demo, for `simulate`, and for measuring."""
+"""Whole scans with known truth, one plan each: for the demo, for `simulate`, and for measuring."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_injection, scan
 from sacroleak.training.simulation.leak import OF_SITE
-from sacroleak.training.simulation.operation import operate
+from sacroleak.training.simulation.operation import Operation, operate
 from sacroleak.training.simulation.plan import LeakPlan, Plan
 from sacroleak.training.simulation.procedural import procedural_pelvis
-from sacroleak.training.simulation.scanner import QUIET, Scanner
-from sacroleak.training.simulation.scene import draw_warp, place, still
+from sacroleak.training.simulation.scanner import QUIET, Scanner, draw_scanner
+from sacroleak.training.simulation.scene import Scene, draw_warp, place, still
+from sacroleak.training.simulation.slices import reslice, slices_of
 from sacroleak.training.simulation.tissue import TissueStyle, draw_style
 
 FIELD_OF_VIEW_MM = (230.0, 180.0, 190.0)
 """Both sacroiliac joints, the skin behind, L5 above and the coccyx below."""
 SMALLEST_LEAK_ML = 0.08
 """A leak asked for by name is drawn again until it is at least this large outside the bone."""
+LEAST_SHARE = 0.5
+"""Likewise of the volume asked for, where one was."""
 ATTEMPTS = 12
+HEIGHT_MM = 240.0
+"""From L4 to below the symphysis: wider fields of view are not higher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +75,19 @@ class NamedCase:
         return float(np.count_nonzero(sacral)) * self.case.ct.geometry.voxel_ml
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRequest:
+    """How one patient is scanned; None: drawn. `scanner.slice_mm` is the slices' thickness; they lie `increment_mm`
+    apart, a thickness unless given. `fov_mm`: width and depth, and height up to HEIGHT_MM. A real CT keeps its grid.
+    """
+
+    fov_mm: float | None = None
+    pixel_mm: float | None = None
+    increment_mm: float | None = None
+    scanner: Scanner | None = None
+    style: TissueStyle | None = None
+
+
 def demo_cases(seed: int) -> Iterator[NamedCase]:
     """Six scans of six procedural pelvises: no cement, cement without leak, and one leak of each of the four sites."""
     sites = (Site.SACRAL_VENOUS_PLEXUS, Site.PUNCTURE_PATH, Site.ANTERIOR_EPIDURAL_SPACE, Site.ANTERIOR_SACRAL_SPACE)
@@ -81,40 +100,6 @@ def demo_cases(seed: int) -> Iterator[NamedCase]:
         yield NamedCase(name=f"demo-{number + 1}-{name}", case=planned_case(rng, anatomy, plan, scanner=QUIET))
 
 
-def simulated_cases(seed: int, count: int, anatomies: Sequence[Anatomy] = ()) -> Iterator[NamedCase]:
-    """Scans that go through no leak and every site in turn, on given anatomies or on procedural ones.
-
-    Case n depends on `seed` and n alone. One in four has metal, one in four cement elsewhere, half thick slices.
-    """
-    for number in range(count):
-        rng = np.random.default_rng((seed, number))
-        anatomy = anatomies[number % len(anatomies)] if anatomies else procedural_pelvis(rng)
-        plan = _plan(rng, number)
-        thickness = float(rng.choice([1.0, 1.5, 2.0, 3.0]))
-        scanner = replace(QUIET, slice_mm=thickness, noise_hu=float(rng.uniform(8, 35)),
-                          blur_mm=float(rng.uniform(0.6, 1.4)))
-        case = planned_case(rng, anatomy, plan, scanner=scanner, slice_mm=thickness)
-        yield NamedCase(name=f"sim-{seed}-{number:04d}", case=case)
-
-
-def _plan(rng: np.random.Generator, number: int) -> Plan:
-    """Every fourth case has no leak; the others go through the five sites, one case in five with two of them."""
-    volumes = tuple(float(np.clip(rng.normal(5.2, 1.55), 2, 8)) for _ in range(1 if rng.random() < 29 / 35 else 2))
-    metal = ("iliosacral_screw", "femoral_nail", "needle", "pedicle_screws")
-    extra = (str(rng.choice(metal)),) if rng.random() < 0.25 else ()
-    other = (str(rng.choice(["l5", "hip_left", "hip_right"])),) if rng.random() < 0.25 else ()
-    if number % 4 == 0:
-        plan = plan_of(rng, volumes if number % 8 else (), ())
-    else:
-        sites = list(OF_SITE)
-        chosen = [sites[(number - number // 4) % len(sites)]]
-        if number % 5 == 0:
-            chosen.append(sites[int(rng.integers(len(sites)))])
-        names = tuple(str(rng.choice(OF_SITE[site])) for site in chosen)
-        plan = plan_of(rng, volumes, names)
-    return replace(plan, hardware=extra, other_cement=other)
-
-
 def plan_of(rng: np.random.Generator, volumes_ml: Sequence[float], leaks: Sequence[str]) -> Plan:
     """One injection of each volume, sides and approaches drawn, and one leak of each mechanism."""
     return Plan(injections=tuple(draw_injection(rng, ml) for ml in volumes_ml),
@@ -123,19 +108,78 @@ def plan_of(rng: np.random.Generator, volumes_ml: Sequence[float], leaks: Sequen
 
 def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scanner: Scanner,
                  slice_mm: float = 1.0, pixel_mm: float = 1.0) -> Case:
-    """Carry out a plan until every leak it asks for is there and none is too small to name.
+    """A plan carried out on a small field of view, about 230 mm wide, on slices as thick as they are apart."""
+    request = CaseRequest(pixel_mm=pixel_mm, scanner=replace(scanner, slice_mm=slice_mm), style=_diagnostic(rng))
+    return make_case(rng, anatomy, plan, request)
 
-    The last attempt is kept whatever it holds: its truth says what is in it.
+
+def make_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, request: CaseRequest) -> Case:
+    """A plan carried out and scanned, on the patient's own real CT if the anatomy has one.
+
+    Leaks are drawn again until all that are asked for are there; the last attempt is kept whatever it holds, and its
+    truth says what is in it.
     """
-    grid = centred_grid(FIELD_OF_VIEW_MM, (pixel_mm, pixel_mm, slice_mm))
+    style = request.style or draw_style(rng, wild=False)
+    scanner = request.scanner or draw_scanner(rng, wild=False)
+    if anatomy.background is not None:
+        return _on_real_ct(rng, anatomy, anatomy.background.geometry, plan, style=style, scanner=scanner)
+    pixel = request.pixel_mm or float(rng.uniform(0.7, 1.0))
+    slices = slices_of(scanner.slice_mm, request.increment_mm, pixel_mm=pixel)
+    grid = centred_grid(_size_mm(request.fov_mm), (pixel, pixel, slices.fine_mm))
     warp = replace(still(anatomy), matrix=draw_warp(rng, anatomy, strength=0.5).matrix)
     scene = place(anatomy, grid, warp, rng)
+    operation = operate_until(rng, scene, plan)
+    # Averaging fine slices is what makes thick ones; the fine ones must not be blurred for thickness too.
+    case = scan(rng, scene, operation, style=style, scanner=replace(scanner, slice_mm=slices.fine_mm))
+    return reslice(case, slices)
+
+
+def operate_until(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
+    """The first of up to ATTEMPTS operations with every leak asked for, none too small; else the one with most."""
+    best: tuple[int, Operation] | None = None
     for _ in range(ATTEMPTS):
         operation = operate(rng, scene, plan)
-        volumes = operation.leaked_ml(scene)
-        if len(volumes) == len(plan.leaks) and all(ml >= SMALLEST_LEAK_ML for ml in volumes):
+        there = leaks_there(plan, operation, scene)
+        if best is None or there > best[0]:
+            best = (there, operation)
+        if there == len(plan.leaks):
             break
-    return scan(rng, scene, operation, style=_diagnostic(rng), scanner=scanner)
+    return best[1] if best is not None else operate(rng, scene, plan)
+
+
+def leaks_there(plan: Plan, operation: Operation, scene: Scene) -> int:
+    """How many of the leaks asked for the operation has, at least SMALLEST_LEAK_ML or LEAST_SHARE of what was asked."""
+    found = list(zip((leak.mechanism for leak in operation.leaks), operation.leaked_ml(scene), strict=True))
+    there = 0
+    for asked in plan.leaks:
+        least = SMALLEST_LEAK_ML if asked.volume_ml is None else LEAST_SHARE * asked.volume_ml
+        hit = next((item for item in found if item[0] == asked.mechanism and item[1] >= least), None)
+        if hit is not None:
+            found.remove(hit)
+            there += 1
+    return there
+
+
+def _on_real_ct(rng: np.random.Generator, anatomy: Anatomy, geometry: Geometry, plan: Plan, *, style: TissueStyle,
+                scanner: Scanner) -> Case:
+    """Cement put into the real CT, on the CT's own grid and in its own frame."""
+    unmoved = still(anatomy)
+    scene = place(anatomy, _shifted(geometry, -unmoved.focus_mm), unmoved, rng)
+    case = scan(rng, scene, operate_until(rng, scene, plan), style=style, scanner=scanner)
+    anatomy_map, cement, leaks, metal = (LabelMap(labels=part.labels, geometry=geometry)
+                                         for part in (case.anatomy, case.cement, case.leaks, case.metal))
+    return replace(case, ct=Volume(hu=case.ct.hu, geometry=geometry), anatomy=anatomy_map, cement=cement, leaks=leaks,
+                   metal=metal)
+
+
+def _shifted(geometry: Geometry, by_mm: Points) -> Geometry:
+    affine = geometry.affine.copy()
+    affine[:3, 3] += by_mm
+    return Geometry(affine=affine, shape=geometry.shape)
+
+
+def _size_mm(fov_mm: float | None) -> tuple[float, float, float]:
+    return FIELD_OF_VIEW_MM if fov_mm is None else (fov_mm, fov_mm, min(fov_mm, HEIGHT_MM))
 
 
 def _diagnostic(rng: np.random.Generator) -> TissueStyle:
@@ -143,5 +187,3 @@ def _diagnostic(rng: np.random.Generator) -> TissueStyle:
     style = draw_style(rng, wild=False)
     return replace(style, trabecular_hu=float(rng.uniform(30, 220)), cortex_hu=float(rng.uniform(600, 1300)),
                    cortex_mm=float(rng.uniform(0.8, 2.0)))
-
-
