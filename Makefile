@@ -38,12 +38,12 @@ bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512
 prepare: $(VENV)/.dev  ## make the anatomies that training draws from (SURFACES=folder of surface files, or none)
 	$(BIN)/python -m sacroleak.training.prepare --out artifacts/anatomies $(if $(SURFACES),--surfaces $(SURFACES))
 
-train: $(VENV)/.dev  ## train both networks, or go on where they stopped (DEVICE=cuda on a GPU)
-	for network in coarse fine; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
+train: $(VENV)/.dev  ## train the three networks, or go on where they stopped (DEVICE=cuda on a GPU)
+	for network in coarse fine near; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
 	  --config configs/train_$$network.yaml --out artifacts/train_$$network || exit 1; done
 
 export: $(VENV)/.dev  ## turn the trained networks into ONNX and check that both say the same
-	for network in coarse fine; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
+	for network in coarse fine near; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
 	  --checkpoint artifacts/train_$$network/checkpoint.pt --out artifacts/export/$$network.onnx || exit 1; done
 
 release: $(VENV)/.dev  ## write the exported networks as a release that scoring uses

@@ -96,7 +96,7 @@ def real(given: RealCt, config: EvaluateConfig, *, bundle: Bundle, places: Place
 
 
 def network_mb(bundle: Bundle) -> float:
-    """Size of both networks on disk, MB."""
+    """Size of all networks on disk, MB."""
     return sum(bundle.network_path(name).stat().st_size for name in bundle.index.networks) / 1e6
 
 

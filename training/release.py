@@ -27,6 +27,15 @@ from sacroleak.training.train_segmenter import TrainConfig
 
 OUTPUTS = ["background", "sacrum", "sacral_canal", "hip_left", "hip_right", "l5", "cement", "metal"]
 
+PASSES = {
+    "coarse": "The coarse one finds the sacrum anywhere in a CT on a {mm:g} mm grid.",
+    "fine": "The fine one labels sacrum, sacral canal, hip bones and L5 *as if no cement were there*, and cement and "
+            "metal, on a {mm:g} mm grid around it.",
+    "near": "The near one looks again at cement, metal and the bones beside them, on a {mm:g} mm grid, only around all "
+            "that may be cement.",
+}
+"""What each network does, for the card. A release has the first two at least."""
+
 
 class ReleaseConfig(BaseModel):
     """Name and version of the release and what its networks learned from."""
@@ -75,9 +84,7 @@ def _card(config: ReleaseConfig, draft: BundleDraft, held_out: list[str]) -> str
 
 For research. Not a medical device; not for diagnosis or treatment of anyone.
 
-**What it does.** Two 3-D networks (MONAI DynUNet). The coarse one finds the sacrum anywhere in a CT on a 5 mm grid.
-The fine one labels sacrum, sacral canal, hip bones and L5 *as if no cement were there*, and cement and metal, on a
-2 mm grid around it.
+**What it does.** {_count(draft)} 3-D networks (MONAI DynUNet). {_passes(draft)}
 
 **What it learned from.** Only synthetic scans, rendered anew for every update from distance fields of bones, with
 randomised tissue, lesions, cement, leaks, metal, noise, blur and field of view. Updates: {updates}. Never a real scan,
@@ -94,6 +101,16 @@ vertebrae, children and earlier pelvic surgery are outside what it learned.
 """
 
 
+def _count(draft: BundleDraft) -> str:
+    return {2: "Two", 3: "Three"}.get(len(draft.networks), str(len(draft.networks)))
+
+
+def _passes(draft: BundleDraft) -> str:
+    """One sentence a network, in the order a scan meets them."""
+    return "\n".join(sentence.format(mm=draft.networks[name].spacing_mm[0])
+                     for name, sentence in PASSES.items() if name in draft.networks)
+
+
 def _licences(config: ReleaseConfig) -> str:
     rows = "\n".join(f"{d.name}\n  {d.licence}\n  {d.source}\n" for d in config.training_data)
     return f"The networks are released under Apache-2.0. They were trained on:\n\n{rows}"
@@ -102,11 +119,12 @@ def _licences(config: ReleaseConfig) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/release.yaml"))
+    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder with train_coarse.yaml and so on")
     parser.add_argument("--exported", type=Path, default=Path("artifacts/export"))
     parser.add_argument("--manifest", type=Path, default=Path("data_manifests/anatomies.csv"))
     parser.add_argument("--released", type=Path, default=Path("models/released"))
     given = parser.parse_args()
-    exported = {name: (load_config(Path(f"configs/train_{name}.yaml"), TrainConfig), given.exported / f"{name}.onnx")
-                for name in ("coarse", "fine")}
+    exported = {name: (load_config(given.configs / f"train_{name}.yaml", TrainConfig), given.exported / f"{name}.onnx")
+                for name in PASSES}
     main(load_config(given.config, ReleaseConfig), networks=exported, released=given.released,
          manifest=given.manifest, now=datetime.now(UTC))

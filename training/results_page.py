@@ -60,7 +60,7 @@ SEGMENTER = (
     ("leak_component_sensitivity", "true leaks of at least 0.05 mL found (n: leaks)"),
     ("false_components_per_scan", "false leaks per scan"),
     ("left_right_swaps", "scans with left and right exchanged"), ("not_assessable", "scans called not assessable"),
-    ("network_mb", "both networks on disk, MB"),
+    ("network_mb", "all networks on disk, MB"),
 )
 LEAKAGE = (
     ("leak_sensitivity", "leak, yes or no: sensitivity"), ("leak_specificity", "leak, yes or no: specificity"),

@@ -1,4 +1,4 @@
-"""Stage: train one of the two networks on patches made on the fly. Resumes from its last checkpoint."""
+"""Stage: train one of the networks on patches made on the fly. Resumes from its last checkpoint."""
 
 from __future__ import annotations
 

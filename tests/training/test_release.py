@@ -30,10 +30,10 @@ def config(repository: Path) -> ReleaseConfig:
 
 @pytest.fixture(scope="module")
 def networks(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Networks:
-    """Both smoke networks, untrained and exported."""
+    """All smoke networks, untrained and exported."""
     folder = tmp_path_factory.mktemp("export")
     exported: Networks = {}
-    for name in ("coarse", "fine"):
+    for name in ("coarse", "fine", "near"):
         train = load_config(repository / f"configs/smoke/train_{name}.yaml", TrainConfig)
         Trainer(train, device="cpu").save(folder / f"{name}.pt")
         path = export.main(train, checkpoint=folder / f"{name}.pt", out=folder / f"{name}.onnx")
@@ -52,10 +52,22 @@ def test_a_release_is_verified_and_becomes_the_champion(bundle: Bundle, tmp_path
     assert bundle.index.created == NOW
     assert bundle.index.networks["fine"].tile == (48, 32, 32)
     assert bundle.index.networks["coarse"].spacing_mm == (10.0, 10.0, 10.0)
+    assert bundle.index.networks["near"].spacing_mm == (1.0, 1.0, 1.0)
 
 
 def test_a_release_can_score(bundle: Bundle) -> None:
     assert hasattr(load_segmenter(bundle, threads=1), "segment")
+
+
+def test_a_release_without_the_near_network_can_score(config: ReleaseConfig, networks: Networks, manifest: Path,
+                                                      tmp_path: Path) -> None:
+    two = {name: networks[name] for name in ("coarse", "fine")}
+    bundle = release.main(config, networks=two, released=tmp_path, manifest=manifest, now=NOW)
+    assert set(bundle.index.networks) == {"coarse", "fine"}
+    assert hasattr(load_segmenter(load_bundle(bundle.folder), threads=1), "segment")
+    card = bundle.card()
+    assert "Two 3-D networks" in card
+    assert "near" not in card
 
 
 def test_a_release_for_other_intensities_is_refused(bundle: Bundle) -> None:
@@ -73,6 +85,9 @@ def test_the_card_names_licences_and_held_out_patients(bundle: Bundle) -> None:
     assert all(str(name) in card for name in held_out)
     assert "Procedural pelvises (2)" in card
     assert "Not a medical device" in card
+    assert "Three 3-D networks" in card
+    assert "on a 10 mm grid" in card, "the card gives the grids of these networks, not of others"
+    assert "on a 1 mm grid, only around all that may be cement" in card
     assert "Apache-2.0" in (bundle.folder / "LICENSES").read_text()
 
 
