@@ -72,42 +72,69 @@ class Region:
     geometry: Geometry
 
 
-def delineate(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = None) -> tuple[Mask, Mask]:
-    """(cement, metal), bool on the grid of `ct`; `near` counts for more than `region` where it was made.
-
-    An edge lies half way between the cement's own level
-    and what surrounds it, so that volumes are right at any thickness; thin leaks are followed through soft tissue by
-    connection, which a 2 mm network cannot see.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bright:
+    """What is bright enough to be cement or metal: flat indices into the scan, HU, LPS mm, both probabilities, and
+    whether the close look saw it; (n,) or (n, 3) each. `rods`: screws and nails, bool on the scan's grid.
     """
-    hu = ct.hu
-    candidates = np.flatnonzero(hu.reshape(-1) > FAINTEST_HU)
-    values = hu.reshape(-1)[candidates].astype(np.float32)
-    points = ct.geometry.to_lps(np.stack(np.unravel_index(candidates, hu.shape), axis=-1))
-    cement_p, metal_p = (_sample(region.probabilities[c], region.geometry, points) for c in (CEMENT, METAL))
+
+    where: npt.NDArray[np.int64]
+    hu: Field
+    points: npt.NDArray[np.float64]
+    cement: Field
+    metal: Field
+    looked: Mask
+    rods: Mask
+
+    def paint(self, chosen: Mask) -> Mask:
+        """The scan's grid, True where `chosen`, (n,), is."""
+        out = np.zeros(self.rods.size, dtype=bool)
+        out[self.where[chosen]] = True
+        return out.reshape(self.rods.shape)
+
+
+def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) -> Bright:
+    """All that `delineate` has to judge; `near`, on the `working` grid, counts instead of `region` where it looked."""
+    where = np.flatnonzero(ct.hu.reshape(-1) > FAINTEST_HU)
+    points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
+    cement, metal = (_sample(region.probabilities[c], region.geometry, points) for c in (CEMENT, METAL))
     looked = np.zeros(len(points), dtype=bool)
     if near is not None:
-        looked = _closer(near, anatomy.geometry.to_index(points), cement_p, metal_p)
-    distance = _bone_distance(anatomy, points)
+        index = working.to_index(points)
+        for channel, values in ((CEMENT, cement), (METAL, metal)):
+            probability, weight = near.at(channel, index)
+            values += weight * (probability - values)
+        looked = np.asarray(weight > 0.5)
+    return Bright(where=where, hu=ct.hu.reshape(-1)[where].astype(np.float32), points=points, cement=cement,
+                  metal=metal, looked=looked, rods=rods_in(ct.hu, ct.geometry))
+
+
+def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask]:
+    """(cement, metal), bool on the grid of `ct`.
+
+    An edge lies half way between the cement's own level and what surrounds it, so that volumes are right at any
+    thickness; thin leaks that no network looked at closely are followed through soft tissue by connection.
+    """
+    hu, values, cement_p, metal_p = ct.hu, bright.hu, bright.cement, bright.metal
+    depth = _bone_depth(anatomy)
+    distance = _sample(depth, anatomy.geometry, bright.points)
     bone = distance <= 0
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p)
-    metal = _paint(hu.shape, candidates, (metal_p > 0.5) & (metal_p > cement_p) & (values > 1500))
-    rods = rods_in(hu, ct.geometry)
-    metal |= rods
-    seeds &= ~rods.reshape(-1)[candidates]
+    metal = bright.paint((metal_p > 0.5) & (metal_p > cement_p) & (values > 1500)) | bright.rods
+    seeds &= ~bright.rods.reshape(-1)[bright.where]
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
     # Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
     level = float(np.percentile(values[seeds], LEVEL_PERCENTILE))
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max((level + SOFT_TISSUE_HU) / 2 * 0.8, FAINTEST_HU)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
-    without = ~bone & (values > edge_soft) & (metal_p < 0.5) & (~looked | (cement_p > NEAR_PROBABILITY))
-    grown = _paint(hu.shape, candidates, (within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~rods
-    cement = _keep_seeded(grown, _paint(hu.shape, candidates, seeds))
-    cement = _drop_far(cement, ct.geometry, anatomy)
+    without = ~bone & (values > edge_soft) & (metal_p < 0.5) & (~bright.looked | (cement_p > NEAR_PROBABILITY))
+    grown = bright.paint((within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~bright.rods
+    cement = _drop_far(_keep_seeded(grown, bright.paint(seeds)), ct.geometry, anatomy, depth)
     if cement.any():
-        dense = without & ~looked & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
-        dense[dense] = _beside(points[dense], cement, ct.geometry, anatomy)
-        loose = _keep_seeded(grown & ~cement, _paint(hu.shape, candidates, dense) & ~cement)
+        dense = without & ~bright.looked & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
+        dense[dense] = _beside(bright.points[dense], cement, ct.geometry, anatomy)
+        loose = _keep_seeded(grown & ~cement, bright.paint(dense) & ~cement)
         cement |= _not_denser(loose, hu, METAL_SHARE * level)
     return cement, metal
 
@@ -176,7 +203,7 @@ def _not_denser(parts_of: Mask, hu: npt.NDArray[np.int16] | npt.NDArray[np.float
     return result
 
 
-def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap) -> Mask:
+def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap, depth: Field) -> Mask:
     """Leave out parts that lie far from the sacrum and in none of the labelled bones: hardware of hips and femora."""
     sacrum = np.argwhere(anatomy.labels == Structure.SACRUM)[::16]
     if len(sacrum) == 0 or not cement.any():
@@ -188,18 +215,9 @@ def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap) -> Mask:
         inside = np.argwhere(parts[box] == number) + [s.start for s in box]
         points = geometry.to_lps(inside)
         near = tree.query(points[:: max(1, len(points) // 500)])[0].min() <= FARTHEST_MM
-        keep[number] = near or (_bone_distance(anatomy, points) <= 0).mean() > 0.5
+        keep[number] = near or (_sample(depth, anatomy.geometry, points) <= 0).mean() > 0.5
     result: Mask = keep[parts]
     return result
-
-
-def _closer(near: Near, index: npt.NDArray[np.float64], cement_p: Field, metal_p: Field) -> Mask:
-    """Put the close look's probabilities in place of the fine pass's, in place; where it looked, (n,) bool."""
-    for channel, values in ((CEMENT, cement_p), (METAL, metal_p)):
-        probability, weight = near.at(channel, index)
-        values += weight * (probability - values)
-    looked: Mask = weight > 0.5
-    return looked
 
 
 def _sample(field: Field, grid: Geometry, points: npt.NDArray[np.float64]) -> Field:
@@ -208,17 +226,11 @@ def _sample(field: Field, grid: Geometry, points: npt.NDArray[np.float64]) -> Fi
     return values
 
 
-def _bone_distance(anatomy: LabelMap, points: npt.NDArray[np.float64]) -> Field:
-    """Distance in mm of each point to the nearest bone of the anatomy (the canal is none), negative inside one."""
+def _bone_depth(anatomy: LabelMap) -> Field:
+    """Distance in mm to the nearest bone's surface on the anatomy's grid, negative inside; the canal is no bone."""
     bone = (anatomy.labels != Structure.BACKGROUND) & (anatomy.labels != Structure.SACRAL_CANAL)
     spacing = tuple(float(s) for s in anatomy.geometry.spacing_mm)
     signed = edt.edt(~bone, anisotropy=spacing, parallel=1) - edt.edt(bone, anisotropy=spacing, parallel=1)
     # The distances are to voxel centres; the border lies half a voxel before the first one.
-    signed = np.where(bone, signed + 0.5 * spacing[0], signed - 0.5 * spacing[0]).astype(np.float32)
-    return _sample(signed, anatomy.geometry, points)
-
-
-def _paint(shape: tuple[int, ...], where: npt.NDArray[np.int64], chosen: Mask) -> Mask:
-    out = np.zeros(int(np.prod(shape)), dtype=bool)
-    out[where[chosen]] = True
-    return out.reshape(shape)
+    depth: Field = np.where(bone, signed + 0.5 * spacing[0], signed - 0.5 * spacing[0]).astype(np.float32)
+    return depth

@@ -14,7 +14,7 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
-from sacroleak.models.cement import Region, delineate
+from sacroleak.models.cement import Region, bright_in, delineate
 from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
@@ -75,11 +75,11 @@ class TwoPassSegmenter:
         start, stop = _box_in(ct.geometry, region.geometry)
         part = ct.crop(start, stop)
         near = self._closer(ct, anatomy, region)
-        cement, metal = delineate(part, anatomy, region, near)
+        bright = bright_in(part, region, near, anatomy.geometry)
+        cement, metal = delineate(part, anatomy, bright)
         if cement.any():
-            region = self._without_cement(part, cement, region)
-            anatomy = working_anatomy(region, near)
-            cement, metal = delineate(part, anatomy, region, near)
+            anatomy = working_anatomy(self._without_cement(part, cement, region), near)
+            cement, metal = delineate(part, anatomy, bright)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),

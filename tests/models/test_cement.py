@@ -11,7 +11,8 @@ import pytest
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.models.cement import CEMENT, METAL, Region, delineate, rods_in
+from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate, rods_in
+from sacroleak.models.near import Near
 from sacroleak.models.resample import Field
 
 CEMENT_HU, MARROW_HU, SOFT_HU, METAL_HU = 1900.0, 220.0, 45.0, 3071.0
@@ -67,6 +68,10 @@ def cover(geometry: Geometry, inside: Inside) -> Field:
     return total / np.float32(27)
 
 
+def judged(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = None) -> tuple[Mask, Mask]:
+    return delineate(ct, anatomy, bright_in(ct, region, near, anatomy.geometry))
+
+
 def delineated(spacing: tuple[float, float, float], cement: Inside, *, metal: Inside = nothing,
                seen: Inside | None = None) -> tuple[Mask, Mask, Geometry]:
     """Scan, anatomy on 1 mm, and what a good 2 mm network says: `seen` cement (all of it unless given) and metal."""
@@ -80,8 +85,8 @@ def delineated(spacing: tuple[float, float, float], cement: Inside, *, metal: In
     probabilities[METAL] = 0.95 * metal(places(coarse))
     working = grid((1.0, 1.0, 1.0))
     labels = bone(places(working)).astype(np.uint8) * np.uint8(Structure.SACRUM)
-    found, rods = delineate(Volume(hu=hu, geometry=geometry), LabelMap(labels=labels, geometry=working),
-                            Region(probabilities=probabilities, geometry=coarse))
+    region = Region(probabilities=probabilities, geometry=coarse)
+    found, rods = judged(Volume(hu=hu, geometry=geometry), LabelMap(labels=labels, geometry=working), region)
     return found, rods, geometry
 
 
@@ -143,7 +148,7 @@ def test_what_the_network_takes_for_cement_but_is_no_denser_than_bone_is_none() 
     probabilities[CEMENT] = 0.9
     ct = Volume(hu=np.full(geometry.shape, 400, dtype=np.int16), geometry=geometry)
     anatomy = LabelMap(labels=np.ones(grid((1.0, 1.0, 1.0)).shape, dtype=np.uint8), geometry=grid((1.0, 1.0, 1.0)))
-    assert not delineate(ct, anatomy, Region(probabilities=probabilities, geometry=coarse))[0].any()
+    assert not judged(ct, anatomy, Region(probabilities=probabilities, geometry=coarse))[0].any()
 
 
 def test_dense_things_apart_from_cement_are_no_cement() -> None:
@@ -166,12 +171,12 @@ def test_a_flipped_scan_has_the_same_cement() -> None:
     probabilities[CEMENT] = cover(coarse, shape)
     anatomy = LabelMap(labels=bone(places(working)).astype(np.uint8), geometry=working)
     region = Region(probabilities=probabilities, geometry=coarse)
-    plain, _ = delineate(Volume(hu=hu, geometry=geometry), anatomy, region)
+    plain, _ = judged(Volume(hu=hu, geometry=geometry), anatomy, region)
     affine = geometry.affine.copy()
     affine[:3, 3] = geometry.to_lps(np.array(geometry.shape) - 1)
     affine[:3, :3] *= -1
     back = Geometry(affine=affine, shape=geometry.shape)
-    turned, _ = delineate(Volume(hu=hu[::-1, ::-1, ::-1].copy(), geometry=back), anatomy, region)
+    turned, _ = judged(Volume(hu=hu[::-1, ::-1, ::-1].copy(), geometry=back), anatomy, region)
     assert np.array_equal(turned[::-1, ::-1, ::-1], plain)
     assert plain.any()
 
