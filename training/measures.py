@@ -31,14 +31,31 @@ def surface_dice(found: Mask, truth: Mask, *, spacing_mm: Sequence[float], toler
     """
     if not found.any() or not truth.any():
         return None if found.any() == truth.any() else 0.0
-    box = _box(found | truth)
-    found, truth = np.ascontiguousarray(found[box]), np.ascontiguousarray(truth[box])
-    skins = [mask & ~binary_erosion(mask) for mask in (found, truth)]
-    near = 0
-    for skin, other in (skins, skins[::-1]):
-        away = edt.edt(~other, anisotropy=tuple(spacing_mm), black_border=False)
-        near += int(np.count_nonzero(away[skin] <= tolerance_mm))
-    return near / sum(int(np.count_nonzero(skin)) for skin in skins)
+    away = np.concatenate(_surface_distances(found, truth, spacing_mm))
+    return float(np.count_nonzero(away <= tolerance_mm)) / len(away)
+
+
+def hausdorff95(found: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> float | None:
+    """The larger of both directions' 95th percentile of surface distances in mm; None where either is empty."""
+    if not found.any() or not truth.any():
+        return None
+    return max(float(np.percentile(d, 95)) for d in _surface_distances(found, truth, spacing_mm))
+
+
+def contour_errors(found: Mask, truth: Mask, *, beside: Mask, within_mm: float,
+                   spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
+    """How far the true surface lies from the found one, mm, at each true surface voxel within `within_mm` of `beside`.
+
+    Empty where nothing of the surface lies beside it, or nothing was found.
+    """
+    if not found.any() or not truth.any() or not beside.any():
+        return np.empty(0)
+    box = _box(found | truth | beside)
+    found, truth, beside = (np.ascontiguousarray(mask[box]) for mask in (found, truth, beside))
+    close = edt.edt(~beside, anisotropy=tuple(spacing_mm), black_border=False) <= within_mm
+    skin = truth & ~binary_erosion(truth) & close
+    away = edt.edt(~(found & ~binary_erosion(found)), anisotropy=tuple(spacing_mm), black_border=False)
+    return np.asarray(away[skin], dtype=np.float64)
 
 
 def volume_error_pct(found_ml: float, true_ml: float) -> float | None:
@@ -128,6 +145,14 @@ def calibration_error(truth: Sequence[bool], probability: Sequence[float], *, bi
     bin_of = np.minimum((stated * bins).astype(np.int64), bins - 1)
     total = sum(abs(float(stated[bin_of == b].sum() - seen[bin_of == b].sum())) for b in range(bins))
     return total / len(truth)
+
+
+def _surface_distances(found: Mask, truth: Mask, spacing_mm: Sequence[float]) -> list[npt.NDArray[np.floating[Any]]]:
+    """From each surface voxel of one mask to the other's nearest, mm: found to truth, then truth to found."""
+    box = _box(found | truth)
+    skins = [mask & ~binary_erosion(mask) for mask in (np.ascontiguousarray(m[box]) for m in (found, truth))]
+    return [edt.edt(~other, anisotropy=tuple(spacing_mm), black_border=False)[skin]
+            for skin, other in (skins, skins[::-1])]
 
 
 def _box(mask: Mask) -> tuple[slice, slice, slice]:

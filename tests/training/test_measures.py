@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from sacroleak.core.structures import Site, Structure
 from sacroleak.training.measures import (
     calibration_error,
+    contour_errors,
     dice,
     f1,
+    hausdorff95,
     kappa,
     match_leaks,
     sides_exchanged,
@@ -50,6 +52,26 @@ def test_surface_dice_forgives_up_to_the_tolerance_in_mm() -> None:
 def test_surface_dice_of_a_miss_is_zero() -> None:
     assert surface_dice(box(0, 0), box(5, 9), spacing_mm=(1, 1, 1), tolerance_mm=1) == 0.0
     assert surface_dice(box(0, 0), box(0, 0), spacing_mm=(1, 1, 1), tolerance_mm=1) is None
+
+
+def test_hausdorff_distance_is_in_mm_and_forgives_a_twentieth() -> None:
+    assert hausdorff95(box(5, 15), box(5, 15), spacing_mm=(1, 1, 1)) == 0.0
+    assert hausdorff95(box(5, 15), box(5, 18), spacing_mm=(2, 1, 1)) == pytest.approx(6.0)
+    speck = box(5, 15)
+    speck[29, 0, 0] = True
+    assert hausdorff95(speck, box(5, 15), spacing_mm=(1, 1, 1)) == 0.0
+    assert hausdorff95(box(0, 0), box(5, 9), spacing_mm=(1, 1, 1)) is None
+
+
+def test_contour_errors_count_only_beside_the_cement() -> None:
+    """The far end is wrong by 4 mm, the end beside the cement by 2 mm."""
+    cement = np.zeros((30, 12, 12), dtype=bool)
+    cement[3:5, 3:9, 3:9] = True
+    errors = contour_errors(box(7, 19), box(5, 15), beside=cement, within_mm=1.5, spacing_mm=(1, 1, 1))
+    assert errors.max() == 2.0
+    assert np.count_nonzero(errors == 2.0) >= 16
+    assert len(contour_errors(box(7, 19), box(5, 15), beside=box(0, 0), within_mm=1.5, spacing_mm=(1, 1, 1))) == 0
+    assert len(contour_errors(box(0, 0), box(5, 15), beside=cement, within_mm=1.5, spacing_mm=(1, 1, 1))) == 0
 
 
 def test_volume_error_counts_both_ways_and_needs_a_truth() -> None:
