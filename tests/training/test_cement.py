@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sacroleak.training.simulation.cement import choose_tip, inject
+from sacroleak.training.simulation.cement import Bed, choose_tip, inject
 from sacroleak.training.simulation.scene import FAR_MM, Scene
 
 SEEDS = range(4)
@@ -44,7 +44,7 @@ def test_more_than_the_bone_can_hold_fills_it_and_no_more(scene: Scene) -> None:
 def test_another_bone_can_be_the_host(scene: Scene) -> None:
     deep = np.argwhere(scene.distance["hip_left"] < -3)
     tip = scene.geometry.to_lps(deep[len(deep) // 2])
-    body = inject(np.random.default_rng(1), scene, tip[None], 2.0, host="hip_left")
+    body = inject(np.random.default_rng(1), scene, tip[None], 2.0, bed=Bed(host="hip_left"))
     assert scene.distance["hip_left"][body.distance < 0].max() < 0
     assert (scene.distance["sacrum"][body.distance < 0] > 0).all()
 

@@ -1,4 +1,4 @@
-"""Every way out of the bone leads to the space it is named for."""
+"""Every way out of the bone leads to the space it is named for, and to no other."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Side, Site
 from sacroleak.training.simulation.cement import Treatment
-from sacroleak.training.simulation.leak import MECHANISMS, OF_SITE, LeakBody
-from sacroleak.training.simulation.needle import needle_direction
+from sacroleak.training.simulation.leak import MECHANISMS, OF_SITE, SITE_OF, LeakBody, Source, way_out_mm
 from sacroleak.training.simulation.operation import treat
 from sacroleak.training.simulation.plan import Approach, Injection
 from sacroleak.training.simulation.scene import FAR_MM, Scene
+from sacroleak.training.simulation.spaces import Spaces
 
-SEEDS = range(10)
+SEEDS = range(12)
+VEINS = OF_SITE[Site.SACRAL_VENOUS_PLEXUS]
 Mask = npt.NDArray[np.bool_]
 
-# Kept by module: a mechanism is asked for by several tests.
-FOUND: dict[tuple[str, int], LeakBody | None] = {}
 
-
+@cache
 def treated(scene: Scene, seed: int) -> Treatment:
     """An injection of 3 mL by each approach in turn, on each side in turn."""
     approach, side = list(Approach)[seed % 4], (Side.LEFT, Side.RIGHT)[seed // 4 % 2]
@@ -33,52 +31,56 @@ def treated(scene: Scene, seed: int) -> Treatment:
     return done
 
 
-def leak(scene: Scene, name: str, seed: int) -> LeakBody | None:
-    if (name, seed) not in FOUND:
-        rng = np.random.default_rng(seed)
-        FOUND[name, seed] = MECHANISMS[name](rng, scene, treated(scene, seed))
-    return FOUND[name, seed]
+@cache
+def spaces_of(scene: Scene) -> Spaces:
+    spaces = Spaces.around(scene)
+    assert spaces is not None
+    return spaces
+
+
+@cache
+def leak(scene: Scene, name: str, seed: int, volume_ml: float | None = None) -> LeakBody | None:
+    source = Source(scene=scene, spaces=spaces_of(scene), treatment=treated(scene, seed), volume_ml=volume_ml)
+    return MECHANISMS[name](np.random.default_rng(seed), source)
 
 
 def outside(scene: Scene, name: str) -> list[Mask]:
     """Where each leak of one kind lies outside the sacrum; kinds that found no way leave nothing."""
-    masks = []
-    for seed in SEEDS:
-        body = leak(scene, name, seed)
-        if body is not None:
-            mask = (body.distance < 0) & (scene.distance["sacrum"] >= 0)
-            if mask.any():
-                masks.append(mask)
-    return masks
+    bodies = [body for seed in SEEDS if (body := leak(scene, name, seed)) is not None]
+    return [(body.distance < 0) & (scene.distance["sacrum"] >= 0) for body in bodies]
 
 
-def shares(masks: list[Mask], space: Mask) -> float:
-    """Share of all voxels of all leaks that lie in `space`."""
-    return float(np.concatenate([space[mask] for mask in masks]).mean())
+def everywhere(masks: list[Mask], space: Mask) -> bool:
+    """Whether every voxel of every leak lies in `space`, and there are leaks to ask of."""
+    return len(masks) > 0 and all(space[mask].all() for mask in masks)
 
 
 @cache
-def _behind(scene: Scene) -> Mask:
-    """Voxels with sacrum or canal somewhere straight behind them, and none straight in front."""
-    solid = (scene.distance["sacrum"] < 0) | (scene.distance["canal"] < 0)
-    before = np.cumsum(solid, axis=1) > 0
-    after = np.cumsum(solid[:, ::-1], axis=1)[:, ::-1] > 0
-    mask: Mask = after & ~before
-    return mask
+def middle_mm(scene: Scene) -> npt.NDArray[np.float64]:
+    """LPS y of the canal's middle on each level; a level cut by its slanted ends is left out as NaN."""
+    inside = scene.distance["canal"] < 0
+    area = inside.sum(axis=(0, 1))
+    y = scene.axes[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = (inside.sum(axis=0) * y[:, None]).sum(axis=0) / area
+    middle[area < 0.8 * np.median(area[area > 0])] = np.nan
+    return middle
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_most_attempts_find_a_way_out_of_the_bone(scene: Scene, name: str) -> None:
-    assert len(outside(scene, name)) >= 8
+    masks = outside(scene, name)
+    assert len(masks) >= 9
+    assert all(mask.any() for mask in masks)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_a_leak_names_the_site_its_mechanism_belongs_to(scene: Scene, name: str) -> None:
     wanted = [site for site, names in OF_SITE.items() if name in names]
-    assert len(wanted) == 1, "every mechanism belongs to one site"
+    assert wanted == [SITE_OF[name]], "every mechanism belongs to one site"
     for seed in SEEDS:
         body = leak(scene, name, seed)
-        assert body is None or body.site is wanted[0]
+        assert body is None or (body.site is wanted[0] and body.mechanism == name)
 
 
 def test_every_site_has_a_mechanism() -> None:
@@ -86,24 +88,62 @@ def test_every_site_has_a_mechanism() -> None:
     assert {name for names in OF_SITE.values() for name in names} == set(MECHANISMS)
 
 
-def test_an_epidural_leak_lies_in_the_front_half_of_the_canal(scene: Scene) -> None:
-    for name, ventral in (("epidural", True), ("dorsal_epidural", False)):
+def test_an_epidural_leak_lies_wholly_in_the_front_half_of_the_canal(scene: Scene) -> None:
+    middle = middle_mm(scene)
+    for name, sign in (("epidural", 1.0), ("dorsal_epidural", -1.0)):
         masks = outside(scene, name)
-        assert shares(masks, scene.distance["canal"] < 1.5) > 0.9
-        front = []
+        assert everywhere(masks, scene.distance["canal"] < 0)
         for mask in masks:
-            points = scene.geometry.to_lps(np.argwhere(mask))
-            canal = scene.geometry.to_lps(np.argwhere(scene.distance["canal"] < 0))
-            middle = [canal[np.abs(canal[:, 2] - z) < 4, 1].mean() for z in points[:, 2]]
-            front.append(float((points[:, 1] < middle).mean()))
-        share = float(np.mean(front))
-        assert share > 0.75 if ventral else share < 0.25
+            _, j, k = np.nonzero(mask)
+            known = ~np.isnan(middle[k])
+            before = sign * (middle[k][known] - scene.axes[1][j][known])
+            assert (before > -1.0).all(), "mm in front of the middle"
 
 
-def test_a_presacral_leak_and_a_vein_lie_in_front_of_the_bone(scene: Scene) -> None:
-    """The share of a vein is smaller: veins leave the bone's outline towards the sides."""
-    assert shares(outside(scene, "cortical_defect"), _behind(scene)) > 0.85
-    assert shares(outside(scene, "foraminal_vein"), _behind(scene)) > 0.7
+@pytest.mark.parametrize("name", [name for name in MECHANISMS if "epidural" not in name])
+def test_nothing_else_enters_the_canal(scene: Scene, name: str) -> None:
+    for mask in outside(scene, name):
+        assert (scene.distance["canal"][mask] > 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in MECHANISMS if name != "needle_track"])
+def test_only_a_needle_leads_into_other_bones(scene: Scene, name: str) -> None:
+    for mask in outside(scene, name):
+        for bone in ("hip_left", "hip_right", "l5"):
+            assert (scene.distance[bone][mask] > 0).all()
+
+
+def test_a_presacral_leak_lies_in_front_of_the_bone_and_outside_foramina(scene: Scene) -> None:
+    spaces = spaces_of(scene)
+    masks = [mask[spaces.box] for mask in outside(scene, "cortical_defect")]
+    solid = (scene.distance["sacrum"] < 0)[spaces.box]
+    behind = np.cumsum(solid[:, ::-1], axis=1)[:, ::-1] > 0
+    before = np.cumsum(solid, axis=1) > 0
+    assert np.mean([(behind & ~before)[mask].mean() for mask in masks]) > 0.9
+    assert everywhere(masks, spaces.foramina > 0)
+
+
+@pytest.mark.parametrize("name", VEINS)
+def test_a_vein_lies_in_front_of_the_bone_or_in_a_foramen(scene: Scene, name: str) -> None:
+    spaces = spaces_of(scene)
+    masks = [mask[spaces.box] for mask in outside(scene, name)]
+    assert everywhere(masks, (spaces.in_front < 0) | (spaces.foramina < 0))
+    assert everywhere(masks, spaces.spine > 0)
+
+
+def test_veins_run_where_they_are_named_for(scene: Scene) -> None:
+    spaces = spaces_of(scene)
+    lateral = np.abs(scene.axes[0] - spaces.midline_mm)
+
+    def beside(name: str) -> float:
+        return float(np.median([np.median(lateral[np.nonzero(mask)[0]]) for mask in outside(scene, name)]))
+
+    mouth = float(np.abs(spaces.openings[:, 0] - spaces.midline_mm).mean())
+    assert beside("median_sacral_vein") < 0.6 * mouth
+    assert beside("lateral_sacral_vein") > mouth
+    near = [scene.geometry.to_lps(np.argwhere(mask)) for mask in outside(scene, "foraminal_vein")]
+    gaps = [np.linalg.norm(points[:, None] - spaces.openings, axis=2).min() for points in near]
+    assert max(gaps) < 8.0, "mm from a foramen's mouth"
 
 
 def test_a_vein_is_longer_and_thinner_than_a_presacral_leak(scene: Scene) -> None:
@@ -111,61 +151,89 @@ def test_a_vein_is_longer_and_thinner_than_a_presacral_leak(scene: Scene) -> Non
         points = scene.geometry.to_lps(np.argwhere(mask))
         return float(np.linalg.norm(np.ptp(points, axis=0)))
 
-    vein = [length_mm(m) / np.cbrt(m.sum()) for m in outside(scene, "foraminal_vein")]
+    vein = [length_mm(m) / np.cbrt(m.sum()) for name in VEINS for m in outside(scene, name)]
     blob = [length_mm(m) / np.cbrt(m.sum()) for m in outside(scene, "cortical_defect")]
     assert np.median(vein) > 1.5 * np.median(blob)
 
 
-def test_a_needle_track_is_straight_and_spares_the_canal(scene: Scene) -> None:
+def test_a_track_begins_at_the_hole_of_a_needle_and_keeps_to_its_line(scene: Scene) -> None:
+    voxel = float(scene.geometry.spacing_mm.max())
+    starts = []
     for seed in SEEDS:
         body = leak(scene, "needle_track", seed)
         if body is None:
             continue
-        assert (scene.distance["canal"][body.distance < 0] > 0).all()
-        points = scene.geometry.to_lps(np.argwhere(body.distance < 0))
-        if len(points) > 8:
-            spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False) / np.sqrt(len(points))
-            assert spread[1] < 2.5, "mm across the track"
-            assert spread[0] > spread[1]
+        track = treated(scene, seed).tracks[0]
+        hole, _ = way_out_mm(scene, track)
+        points = scene.geometry.to_lps(np.argwhere((body.distance < 0) & (scene.distance["sacrum"] >= 0)))
+        along = (points - track.tip_lps_mm) @ track.direction
+        beside = np.linalg.norm(points - track.tip_lps_mm - along[:, None] * track.direction, axis=1)
+        assert beside.max() < 2.6, "mm off the needle's axis"
+        assert along.min() > hole - 2.5 * voxel
+        starts.append(along.min() - hole)
+    # A needle is thinner than a voxel here, and its line may pass between voxels' middles for a while.
+    assert np.median(starts) < 2 * voxel
 
 
 def test_a_leak_into_the_disc_lies_in_the_disc(scene: Scene) -> None:
-    assert shares(outside(scene, "disc"), scene.distance["disc"] < 1.5) > 0.95
+    assert everywhere(outside(scene, "disc"), scene.distance["disc"] < 0)
 
 
 def test_a_leak_into_the_joint_lies_between_sacrum_and_hip(scene: Scene) -> None:
     hips = np.minimum(scene.distance["hip_left"], scene.distance["hip_right"])
-    assert shares(outside(scene, "sacroiliac_joint"), scene.distance["sacrum"] + hips < 9.0) > 0.95
+    assert everywhere(outside(scene, "sacroiliac_joint"), scene.distance["sacrum"] + hips < 6.1)
+
+
+def test_a_leak_into_a_foramen_has_bone_on_both_sides(scene: Scene) -> None:
+    solid = np.minimum(scene.distance["sacrum"], scene.distance["canal"]) < 0
+    left = np.cumsum(solid, axis=0) > 0
+    right = np.cumsum(solid[::-1], axis=0)[::-1] > 0
+    assert everywhere(outside(scene, "foramen"), left & right)
+
+
+def test_a_leak_into_soft_tissue_lies_behind_and_beside_every_needle(scene: Scene) -> None:
+    spaces = spaces_of(scene)
+    assert everywhere([mask[spaces.box] for mask in outside(scene, "soft_tissue")], spaces.behind < 0)
+    for seed in SEEDS:
+        body = leak(scene, "soft_tissue", seed)
+        if body is not None:
+            track = treated(scene, seed).tracks[0]
+            points = scene.geometry.to_lps(np.argwhere((body.distance < 0) & (scene.distance["sacrum"] >= 0)))
+            along = np.maximum((points - track.tip_lps_mm) @ track.direction, 0)
+            beside = np.linalg.norm(points - track.tip_lps_mm - along[:, None] * track.direction, axis=1)
+            assert beside.min() > 4.0
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("volume_ml", [0.2, 0.6])
+def test_the_volume_asked_for_is_met_outside_the_bone(scene: Scene, name: str, volume_ml: float) -> None:
+    """To 15 % or half a voxel (0.0135 mL); now and then there is no room for it."""
+    met = 0
+    for seed in range(6):
+        body = leak(scene, name, seed, volume_ml)
+        if body is not None:
+            got = np.count_nonzero((body.distance < 0) & (scene.distance["sacrum"] >= 0)) * scene.geometry.voxel_ml
+            met += abs(got - volume_ml) <= max(0.15 * volume_ml, 0.014)
+    assert met >= 4
 
 
 def test_without_a_disc_none_is_filled(scene: Scene) -> None:
     bare = Scene(geometry=scene.geometry, distance={k: v for k, v in scene.distance.items() if k != "disc"})
-    assert MECHANISMS["disc"](np.random.default_rng(0), bare, treated(scene, 0)) is None
+    source = Source(scene=bare, spaces=spaces_of(bare), treatment=treated(scene, 0))
+    assert MECHANISMS["disc"](np.random.default_rng(0), source) is None
 
 
-@pytest.mark.parametrize("name", [name for name in MECHANISMS if name != "needle_track"])
-def test_where_there_is_no_bone_there_is_no_leak(scene: Scene, name: str) -> None:
+def test_where_there_is_no_bone_there_is_no_space_around_it(scene: Scene) -> None:
     far = Scene(geometry=scene.geometry, distance={key: np.full(scene.geometry.shape, FAR_MM, dtype=np.float32)
                                                    for key in scene.distance})
-    assert MECHANISMS[name](np.random.default_rng(0), far, treated(scene, 0)) is None
+    assert Spaces.around(far) is None
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_the_same_seed_gives_the_same_bytes(scene: Scene, name: str) -> None:
-    a, b = (MECHANISMS[name](np.random.default_rng(2), scene, treated(scene, 2)) for _ in range(2))
+    source = Source(scene=scene, spaces=spaces_of(scene), treatment=treated(scene, 2))
+    a, b = (MECHANISMS[name](np.random.default_rng(2), source) for _ in range(2))
     assert (a is None) == (b is None)
     if a is not None and b is not None:
         assert a.distance.tobytes() == b.distance.tobytes()
-
-
-@pytest.mark.parametrize("side", [-1.0, 1.0])
-def test_needles_come_from_behind_through_the_ilium_or_obliquely(scene: Scene, side: float) -> None:
-    rng = np.random.default_rng(0)
-    tip = np.array([35.0 * side, 0.0, 20.0])
-    ways: Points = np.array([needle_direction(rng, scene, tip) for _ in range(250)])
-    assert np.linalg.norm(ways, axis=1) == pytest.approx(1.0)
-    oblique = ways[:, 1] < -0.15
-    posterior = (ways[:, 1] > 0.5) & (np.abs(ways[:, 0]) < 0.7)
-    assert oblique.mean() == pytest.approx(10 / 35, abs=0.1)
-    assert posterior.mean() == pytest.approx(18 / 35, abs=0.1)
-    assert (ways[oblique, 0] * side > 0).all(), "an oblique needle comes from the tip's own side"
+        assert a.drawn == b.drawn

@@ -1,8 +1,8 @@
-"""Cement where it was meant to go: pressed from the needles' tips into porous bone, along the way of least resistance."""
+"""Cement where it was meant to go: pressed from the tips of needles into porous bone, by the way that resists least."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,16 +18,18 @@ from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack
 from sacroleak.training.simulation.noise import Field, smooth_noise, streaks
 from sacroleak.training.simulation.plan import LesionKind
 from sacroleak.training.simulation.scene import FAR_MM, Scene
-from sacroleak.training.simulation.shapes import add_tube, empty, whole, window
+from sacroleak.training.simulation.shapes import Box, add_tube, empty, whole, window
 
 Fill = Literal["compact", "lobulated", "streaky"]
 FILLS: tuple[Fill, ...] = ("compact", "lobulated", "streaky")
 """How cement looks in bone: one round mass, several lobes, or streaks between trabeculae."""
 
-LYTIC, SCLEROTIC = 0.3, 4.0
+LYTIC, SCLEROTIC = 0.35, 2.5
 """Resistance of tumour against that of sound trabecular bone, 1: soft where it is gone, dense where it has hardened."""
 CORTEX, OUTSIDE = 3.0, 8.0
 """Resistance within a millimetre of the surface, and beyond it: ways through the outside are hardly ever shortest."""
+GRAIN = 0.35
+"""How much single trabeculae add to the unevenness of any filling."""
 FINEST_MM, COARSEST_MM = 0.9, 2.2
 """Filling is worked out on voxels between these; noise coarser than 2 mm shapes it, so finer ones add nothing."""
 
@@ -56,27 +58,41 @@ def choose_tip(rng: np.random.Generator, scene: Scene, *, anywhere: bool = False
     return choose_in_ala(rng, scene, None, anywhere=anywhere)
 
 
-def inject(rng: np.random.Generator, scene: Scene, tips: Points, target_ml: float, *, lesion: Lesion | None = None,
-           tracks: Sequence[NeedleTrack] = (), host: str = "sacrum") -> CementBody:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bed:
+    """The bone that takes the cement, its lesion, and the needles whose holes are in it."""
+
+    host: str = "sacrum"
+    lesion: Lesion | None = None
+    tracks: tuple[NeedleTrack, ...] = ()
+
+
+SOUND = Bed()
+"""The sacrum without lesion or hole."""
+
+
+def inject(rng: np.random.Generator, scene: Scene, tips: Points, target_ml: float, *, bed: Bed = SOUND) -> CementBody:
     """Press `target_ml` into a bone from (n, 3) LPS mm: voxels fill in the order in which pressure reaches them.
 
-    The volume is met as closely as the bone's room allows. `host` is the bone; its cortex is closed, but for what the
-    lesion has eroded and the needles have drilled, where cement may come up to the former surface.
+    The volume is met as closely as the bone's room allows. The cortex is closed, but for what the lesion has
+    eroded and the needles have drilled: there cement may come up to the former surface.
     """
-    style, parameters = _draw_fill(rng)
+    parameters = _draw_fill(rng)
+    streaky = parameters["fill"] == "streaky"
     margin = float(rng.uniform(0.2, 1.1))
-    box, part = _room(scene, tips, target_ml, host)
-    limit = _limit(part, box, margin, lesion, tracks, host)
+    lesion = bed.lesion
+    box, part = _room(scene, tips, target_ml, bed.host)
+    limit = _limit(part, box, margin, bed)
     grid = _working_grid(part.geometry)
     tumour = None if lesion is None else lesion.distance[box]
-    fields = [None if f is None else _onto(f, part.geometry, grid) for f in (part.distance[host], tumour)]
-    resistance, texture = _resistance(rng, grid, fields, None if lesion is None else lesion.kind, (style, parameters))
+    fields = [None if f is None else _onto(f, part.geometry, grid) for f in (part.distance[bed.host], tumour)]
+    resistance, texture = _resistance(rng, grid, fields, None if lesion is None else lesion.kind, parameters)
     arrival = _arrival(resistance, grid, tips)
-    arrival *= 1 + np.float32(parameters["fringe"]) * np.clip(texture, -2, 2)
-    arrival = _onto(gaussian_filter(arrival, 0.55 if style == "streaky" else 0.7), grid, part.geometry)
+    arrival *= 1 + np.float32(float(parameters["fringe"])) * np.clip(texture, -2, 2)
+    arrival = _onto(gaussian_filter(arrival, 0.55 if streaky else 0.7), grid, part.geometry)
     body = meet_volume(_as_distance(arrival, limit, target_ml, part.geometry), limit, target_ml, part.geometry)
     inside = float(np.count_nonzero(body < 0)) * scene.geometry.voxel_ml
-    drawn: Drawn = {"fill": style, "margin_mm": margin, **parameters, "asked_ml": float(target_ml),
+    drawn: Drawn = {**parameters, "margin_mm": margin, "asked_ml": float(target_ml),
                     "volume_ml": inside}
     return CementBody(distance=whole(scene, body, box), tip_lps_mm=np.array(tips[0]), volume_ml=inside, drawn=drawn)
 
@@ -102,18 +118,20 @@ def meet_volume(body: Field, limit: Field, target_ml: float, geometry: Geometry,
     return np.minimum(grown, fixed) if fixed is not None else grown
 
 
-def _draw_fill(rng: np.random.Generator) -> tuple[Fill, dict[str, float]]:
+def _draw_fill(rng: np.random.Generator) -> dict[str, float | str]:
     """A way of filling and its figures: how uneven the resistance, over what lengths, how frayed the border."""
-    style: Fill = FILLS[int(rng.integers(len(FILLS)))]
-    u = rng.uniform
+    style, u = FILLS[int(rng.integers(len(FILLS)))], rng.uniform
     if style == "compact":
-        return style, {"unevenness": u(0.1, 0.35), "width_mm": u(8, 14), "length_mm": u(8, 14), "fringe": u(0.0, 0.04)}
+        wide, drawn = u(8, 14), {"unevenness": u(0.1, 0.35), "fringe": u(0.0, 0.04)}
+        return {"fill": style, "width_mm": wide, "length_mm": wide, **drawn}
     if style == "lobulated":
-        return style, {"unevenness": u(0.7, 1.2), "width_mm": u(6, 9), "length_mm": u(6, 12), "fringe": u(0.05, 0.15)}
-    return style, {"unevenness": u(0.8, 1.3), "width_mm": u(2.4, 3.6), "length_mm": u(8, 15), "fringe": u(0.15, 0.35)}
+        return {"fill": style, "unevenness": u(0.7, 1.2), "width_mm": u(6, 9), "length_mm": u(6, 12),
+                "fringe": u(0.05, 0.15)}
+    return {"fill": style, "unevenness": u(0.8, 1.3), "width_mm": u(2.4, 3.6), "length_mm": u(8, 15),
+            "fringe": u(0.15, 0.35)}
 
 
-def _room(scene: Scene, tips: Points, target_ml: float, host: str) -> tuple[tuple[slice, slice, slice], Scene]:
+def _room(scene: Scene, tips: Points, target_ml: float, host: str) -> tuple[Box, Scene]:
     """A window around the tips with bone enough for the volume, or the whole scene."""
     reach = 1.7 * float(np.cbrt(target_ml * 1000 * 3 / (4 * np.pi))) + 5.0
     while True:
@@ -124,16 +142,15 @@ def _room(scene: Scene, tips: Points, target_ml: float, host: str) -> tuple[tupl
         reach *= 1.4
 
 
-def _limit(part: Scene, box: tuple[slice, slice, slice], margin: float, lesion: Lesion | None,
-           tracks: Sequence[NeedleTrack], host: str) -> Field:
+def _limit(part: Scene, box: Box, margin: float, bed: Bed) -> Field:
     """Negative where cement may be: `margin` mm within the bone, or up to its surface where the cortex is open."""
-    bone = part.distance[host]
+    bone, lesion = part.distance[bed.host], bed.lesion
     limit: Field = bone + np.float32(margin)
     if lesion is not None and lesion.eroded:
         limit = np.where(lesion.distance[box] < 0, bone + np.float32(0.05), limit)
-    if tracks:
+    if bed.tracks:
         holes = empty(part)
-        for track in tracks:
+        for track in bed.tracks:
             add_tube(holes, part, np.array([track.tip_lps_mm, track.skin_lps_mm]), NEEDLE_RADIUS_MM)
         limit = np.where(holes < 0, bone + np.float32(0.05), limit)
     return limit
@@ -160,18 +177,18 @@ def _onto(values: Field, source: Geometry, target: Geometry) -> Field:
 
 
 def _resistance(rng: np.random.Generator, grid: Geometry, fields: list[Field | None], kind: LesionKind | None,
-                fill: tuple[Fill, dict[str, float]]) -> tuple[Field, Field]:
-    """Resistance to flow of each voxel, and the texture in it; both positive and unit-variance, of the grid's shape."""
-    style, parameters = fill
+                fill: Mapping[str, float | str]) -> tuple[Field, Field]:
+    """Resistance to flow of each voxel, positive, and the unit-variance texture in it; both of the grid's shape."""
     bone, tumour = fields
     if bone is None:
         raise ValueError("resistance: no bone given")
     way = rng.normal(size=3) * (0.6, 0.6, 1.0)  # principal trabeculae of the ala run up and down more than across
     axes = [(grid.affine[a, 3] + grid.affine[a, a] * np.arange(grid.shape[a])).astype(np.float32) for a in range(3)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    texture = streaks(rng, points, along=way / np.linalg.norm(way), length_mm=parameters["length_mm"],
-                      width_mm=parameters["width_mm"])
-    log = np.float32(parameters["unevenness"]) * texture
+    texture = streaks(rng, points, along=way / np.linalg.norm(way), length_mm=float(fill["length_mm"]),
+                      width_mm=float(fill["width_mm"]))
+    log = np.float32(float(fill["unevenness"])) * texture
+    log += np.float32(GRAIN) * smooth_noise(rng, grid.shape, 2.5 / float(grid.spacing_mm.min()))
     if tumour is not None and kind is not None:
         log += np.clip(0.5 - tumour / 2, 0, 1) * _log_of_tumour(rng, grid, kind)
     log += np.float32(np.log(CORTEX)) * np.clip(bone + 1.5, 0, 1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Side
@@ -20,6 +21,10 @@ ALA_DEPTH_MM = 3.5
 """The middle of a lesion, and a needle's tip, lie at least so deep in bone."""
 ALA_LATERAL_MM = 9.0
 """And so far from the canal: beyond the foramina, Denis zone I."""
+FORAMINA_MM = 17.0
+"""Anterior S1 foramina open about so far from the midline; the ala begins beside them."""
+ALA_HEIGHT_MM = 58.0
+"""S1 and S2 together, from the top of the ala down, of a sacrum tilted by 40 degrees."""
 SPARED_MM = 1.5
 """Bone left over a lesion that has not eroded the cortex."""
 ERODED_MM = 0.5
@@ -40,18 +45,36 @@ class Lesion:
 def choose_in_ala(rng: np.random.Generator, scene: Scene, side: Side | None, *,
                   anywhere: bool = False) -> Points | None:
     """A point well within the bone of one ala (either, without a side), or anywhere in the sacrum; (3,) LPS mm."""
-    bone, canal = scene.distance["sacrum"], scene.distance["canal"]
-    deep = bone < -ALA_DEPTH_MM
-    if not anywhere:
-        deep &= canal > ALA_LATERAL_MM
+    deep = scene.distance["sacrum"] < -ALA_DEPTH_MM if anywhere else ala(scene)
     if side is not None:
-        lateral = scene.axes[0] - midline_mm(scene)
-        deep &= ((lateral > 0) if side is Side.LEFT else (lateral < 0))[:, None, None]
+        deep = deep & of_side(scene, side)[:, None, None]
     candidates = np.flatnonzero(deep)
     if candidates.size == 0:
         return None
-    chosen = np.unravel_index(int(rng.choice(candidates)), bone.shape)
+    chosen = np.unravel_index(int(rng.choice(candidates)), scene.geometry.shape)
     return scene.geometry.to_lps(np.array(chosen))
+
+
+def ala(scene: Scene) -> npt.NDArray[np.bool_]:
+    """Deep in the alae: lateral to canal and foramina, on the levels of S1 and S2; the whole lateral mass where a field
+    of view shows nothing of these.
+    """
+    bone = scene.distance["sacrum"]
+    deep = (bone < -ALA_DEPTH_MM) & (scene.distance["canal"] > ALA_LATERAL_MM)
+    levels = np.flatnonzero((bone < 0).any(axis=(0, 1)))
+    if levels.size == 0:
+        return deep
+    x, _, z = scene.axes
+    high = z > z[levels[-1]] - ALA_HEIGHT_MM
+    wide = np.abs(x - midline_mm(scene)) > FORAMINA_MM
+    upper: npt.NDArray[np.bool_] = deep & wide[:, None, None] & high
+    return upper if upper.any() else deep
+
+
+def of_side(scene: Scene, side: Side) -> npt.NDArray[np.bool_]:
+    """Which of the grid's sagittal planes lie on one side of the midline; (i,)."""
+    lateral: npt.NDArray[np.float64] = scene.axes[0] - midline_mm(scene)
+    return lateral > 0 if side is Side.LEFT else lateral < 0
 
 
 def midline_mm(scene: Scene) -> float:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Side
-from sacroleak.training.simulation.lesion import ALA_DEPTH_MM, ALA_LATERAL_MM, Drawn, Lesion, midline_mm
+from sacroleak.training.simulation.lesion import Drawn, Lesion, ala, midline_mm, of_side
 from sacroleak.training.simulation.plan import Approach, Injection
 from sacroleak.training.simulation.scene import Scene
 
@@ -17,6 +17,8 @@ NEEDLE_RADIUS_MM = 1.2
 """13 gauge: 2.4 mm outer diameter."""
 CLEARANCE_MM = 1.8
 """Bone or air between a needle's wall and the canal."""
+FORAMEN_CLEARANCE_MM = 2.5
+"""And between its axis and a sacral foramen."""
 LENGTH_MM = 150.0
 """Needles for the sacrum are 100 to 150 mm long; nothing farther from the tip is looked at."""
 STEP_MM = 1.5
@@ -107,7 +109,8 @@ def place_needles(rng: np.random.Generator, scene: Scene, injection: Injection,
     chosen: list[int] = []
     apart = max(4.0, 0.5 * injection.lesion_radius_mm)
     for n in safe:
-        if all(np.linalg.norm(tips[n] - tips[m]) >= apart for m in chosen):
+        free = all(np.linalg.norm(tips[n] - tips[m]) >= apart for m in chosen)
+        if free and not _crosses_foramen(scene, tips[n], ways[n]):
             chosen.append(int(n))
         if len(chosen) == injection.needles:
             break
@@ -116,9 +119,7 @@ def place_needles(rng: np.random.Generator, scene: Scene, injection: Injection,
 
 def _tips(rng: np.random.Generator, scene: Scene, injection: Injection, lesion: Lesion | None) -> Points:
     """Candidates, nearest to the lesion's middle (or any one point of the ala) first; (n, 3) LPS mm."""
-    deep = (scene.distance["sacrum"] < -ALA_DEPTH_MM) & (scene.distance["canal"] > ALA_LATERAL_MM)
-    lateral = scene.axes[0] - midline_mm(scene)
-    deep &= ((lateral > 0) if injection.side is Side.LEFT else (lateral < 0))[:, None, None]
+    deep = ala(scene) & of_side(scene, injection.side)[:, None, None]
     points = scene.geometry.to_lps(np.argwhere(deep))
     if len(points) == 0:
         return points
@@ -139,6 +140,19 @@ def _is_safe(scene: Scene, tips: Points, ways: Points) -> npt.NDArray[np.bool_]:
     again = (left & (bone < -0.5)).any(axis=1)
     safe: npt.NDArray[np.bool_] = clear & ~again
     return safe
+
+
+def _crosses_foramen(scene: Scene, tip: Points, way: Points) -> bool:
+    """Whether the needle, or what lies FORAMEN_CLEARANCE_MM beside it, leaves the bone into a foramen."""
+    side = np.cross(way, np.eye(3)[int(np.argmin(np.abs(way)))])
+    side /= np.linalg.norm(side)
+    round_it = np.array([np.zeros(3), side, -side, np.cross(way, side), -np.cross(way, side)]) * FORAMEN_CLEARANCE_MM
+    points = tip + (np.arange(0.0, LENGTH_MM / 2, STEP_MM)[:, None] * way)[:, None] + round_it
+    points = points[(scene.at("sacrum", points) > 0.5) & (scene.at("sacrum", points) < 8.0)]
+    reach = np.arange(2.0, 14.1, 2.0)[:, None]
+    walls = [(scene.at("sacrum", points[:, None] + reach * sign * axis) < 0).any(axis=1)
+             for axis in (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])) for sign in (-1, 1)]
+    return bool(np.logical_and.reduce(walls).any())
 
 
 def _track(rng: np.random.Generator, scene: Scene, approach: Approach, tip: Points, way: Points) -> NeedleTrack:

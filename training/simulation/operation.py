@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sacroleak.training.simulation.cement import CementBody, Treatment, inject
-from sacroleak.training.simulation.leak import MECHANISMS, LeakBody
+from sacroleak.training.simulation.cement import Bed, CementBody, Treatment, inject
+from sacroleak.training.simulation.leak import MECHANISMS, SITE_OF, LeakBody, Source
 from sacroleak.training.simulation.lesion import Lesion, draw_lesion
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack, place_needles
 from sacroleak.training.simulation.noise import Field
 from sacroleak.training.simulation.plan import Injection, Plan
 from sacroleak.training.simulation.scene import FAR_MM, Scene
 from sacroleak.training.simulation.shapes import add_tube, empty
+from sacroleak.training.simulation.spaces import Spaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,7 +60,7 @@ def operate(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
     done = [t for injection in plan.injections if (t := treat(rng, scene, injection)) is not None]
     return Operation(plan=plan, lesions=tuple(t.lesion for t in done if t.lesion is not None),
                      tracks=tuple(track for t in done for track in t.tracks), bodies=tuple(t.body for t in done),
-                     leaks=tuple(_leaks(rng, scene, plan, done)), elsewhere=tuple(_elsewhere(rng, scene, plan)))
+                     leaks=_leaks(rng, scene, plan, done), elsewhere=tuple(_elsewhere(rng, scene, plan)))
 
 
 def treat(rng: np.random.Generator, scene: Scene, injection: Injection) -> Treatment | None:
@@ -69,19 +70,39 @@ def treat(rng: np.random.Generator, scene: Scene, injection: Injection) -> Treat
     if not tracks:
         return None
     tips = np.array([track.tip_lps_mm for track in tracks])
-    body = inject(rng, scene, tips, injection.volume_ml, lesion=lesion, tracks=tracks)
+    body = inject(rng, scene, tips, injection.volume_ml, bed=Bed(lesion=lesion, tracks=tracks))
     return Treatment(lesion=lesion, tracks=tracks, body=body)
 
 
-def _leaks(rng: np.random.Generator, scene: Scene, plan: Plan, done: list[Treatment]) -> list[LeakBody]:
-    found = []
-    for asked in plan.leaks:
-        if done:
-            treatment = done[int(rng.integers(len(done)))]
-            leak = MECHANISMS[asked.mechanism](rng, scene, treatment)
-            if leak is not None and (leak.distance < 0).any():
-                found.append(leak)
-    return found
+def _leaks(rng: np.random.Generator, scene: Scene, plan: Plan, done: list[Treatment]) -> tuple[LeakBody, ...]:
+    """The leaks that found room, in the plan's order; each from one of the treatments."""
+    spaces = Spaces.around(scene) if done and plan.leaks else None
+    if spaces is None:
+        return ()
+    found: list[tuple[int, LeakBody]] = []
+    for number, asked in enumerate(plan.leaks):
+        for n in rng.permutation(len(done)):
+            source = Source(scene=scene, spaces=spaces, treatment=done[n], volume_ml=asked.volume_ml)
+            leak = MECHANISMS[asked.mechanism](rng, source)
+            if leak is not None:
+                found.append((number, leak))
+                break
+    order = list(SITE_OF)
+    found.sort(key=lambda item: order.index(item[1].mechanism))
+    return tuple(leak for _, leak in sorted(_apart(found), key=lambda item: item[0]))
+
+
+def _apart(found: list[tuple[int, LeakBody]]) -> list[tuple[int, LeakBody]]:
+    """Leaks that meet are divided: the one that comes first keeps the place."""
+    divided: list[tuple[int, LeakBody]] = []
+    for number, leak in found:
+        field = leak.distance
+        for _, other in divided:
+            if ((field < 0) & (other.distance < 0)).any():
+                field = np.maximum(field, np.float32(0.01) - other.distance)
+        if (field < 0).any():
+            divided.append((number, replace(leak, distance=field)))
+    return divided
 
 
 def _elsewhere(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[Field]:
@@ -92,5 +113,5 @@ def _elsewhere(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[Field
         if deep.size:
             index = np.unravel_index(int(rng.choice(deep)), scene.geometry.shape)
             tip = scene.geometry.to_lps(np.array(index))
-            fields.append(inject(rng, scene, tip[None], float(rng.uniform(0.5, 6)), host=host).distance)
+            fields.append(inject(rng, scene, tip[None], float(rng.uniform(0.5, 6)), bed=Bed(host=host)).distance)
     return fields
