@@ -29,9 +29,13 @@ from sacroleak.training.measures import (
     volume_error_pct,
 )
 from sacroleak.training.simulation.case import Case
+from sacroleak.training.simulation.scanner import SATURATED_HU
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what a record holds changes, so that older ones are measured again."""
+
+SATURATED_SHARE = 0.05
+"""A scan counts as saturated if so much of its cement lies at the scanner's highest value."""
 
 IGNORED_MM = 3.0
 """Partial volume around cement of another treatment reaches about one thick slice."""
@@ -82,6 +86,20 @@ class AnatomyRecord(_Record):
     sides_exchanged: bool | None
 
 
+class Circumstance(_Record):
+    """What makes a scan hard, as its row and its truth say. `smallest_leak_ml` is None without a leak."""
+
+    slice_mm: float
+    fov_mm: float = 230.0
+    kernel: str = "standard"
+    metal: bool = False
+    sclerotic: bool = False
+    saturated: bool = False
+    prone: bool = True
+    near_miss: bool = False
+    smallest_leak_ml: float | None = None
+
+
 class CaseRecord(_Record):
     """All measures of one scan. `model` and what belongs to it is None if the scan was called not assessable."""
 
@@ -89,8 +107,7 @@ class CaseRecord(_Record):
     case_id: str
     case_digest: str
     source: str
-    slice_mm: float
-    metal: bool
+    given: Circumstance
     true_cement_ml: float
     true_sites: tuple[Site, ...]
     model: Result | None
@@ -123,8 +140,8 @@ def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, confi
     """Score one scan and compare with its truth. Never raises for a scan that the model refuses to judge."""
     case = item.case
     unjudged = CaseRecord(
-        case_id=item.row.case_id, case_digest=item.digest, source=item.row.source, slice_mm=item.row.slice_mm,
-        metal=bool(case.metal.labels.any()), true_sites=tuple(sorted({t.site for t in case.truth})),
+        case_id=item.row.case_id, case_digest=item.digest, source=item.row.source, given=circumstance(item),
+        true_sites=tuple(sorted({t.site for t in case.truth})),
         true_cement_ml=float(np.count_nonzero(own_cement(case)[0])) * case.ct.geometry.voxel_ml,
         model=None, baseline=_baseline(case, config))
     try:
@@ -137,6 +154,17 @@ def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, confi
         "sacrum_coverage": segmentation.sacrum_coverage,
         "site_scores": {site: summary.probability for site, summary in found.sites.items()},
         "needs_review": any(leak.needs_review for leak in found.leaks)})
+
+
+def circumstance(item: BenchmarkCase) -> Circumstance:
+    """Of one scan; metal and saturation are what the scan shows, not what was asked for."""
+    row, case = item.row, item.case
+    at_limit = case.ct.hu[case.cement.labels.astype(bool)] >= SATURATED_HU
+    return Circumstance(
+        slice_mm=row.slice_mm, fov_mm=row.fov_mm, kernel=row.kernel, metal=bool(case.metal.labels.any()),
+        sclerotic=row.lesion == "sclerotic", saturated=bool(at_limit.size and at_limit.mean() >= SATURATED_SHARE),
+        prone=row.prone, near_miss=bool(row.near_misses), smallest_leak_ml=min((t.volume_ml for t in case.truth),
+                                                                               default=None))
 
 
 def _anatomy(segmentation: Segmentation, case: Case, config: MeasureConfig) -> AnatomyRecord:

@@ -16,10 +16,22 @@ SMALLEST_LEAK_ML = 0.05
 STRATA: dict[str, Callable[[CaseRecord], bool]] = {
     "source=procedural": lambda r: r.source == "procedural",
     "source=surface": lambda r: r.source == "surface",
-    "slices<=1.5mm": lambda r: r.slice_mm <= 1.5,
-    "slices>=2mm": lambda r: r.slice_mm >= 2.0,
-    "metal=no": lambda r: not r.metal,
-    "metal=yes": lambda r: r.metal,
+    "source=real": lambda r: r.source == "real",
+    "slices<=1.5mm": lambda r: r.given.slice_mm <= 1.5,
+    "slices>=2mm": lambda r: r.given.slice_mm >= 2.0,
+    "slices>=5mm": lambda r: r.given.slice_mm >= 5.0,
+    "kernel=soft": lambda r: r.given.kernel == "soft",
+    "kernel=standard": lambda r: r.given.kernel == "standard",
+    "kernel=bone": lambda r: r.given.kernel == "bone",
+    "metal=no": lambda r: not r.given.metal,
+    "metal=yes": lambda r: r.given.metal,
+    "lesion=sclerotic": lambda r: r.given.sclerotic,
+    "cement=saturated": lambda r: r.given.saturated,
+    "fov<=140mm": lambda r: r.given.fov_mm <= 140.0,
+    "position=prone": lambda r: r.given.prone,
+    "position=supine": lambda r: not r.given.prone,
+    "near_miss=yes": lambda r: r.given.near_miss,
+    "leak<=0.1mL": lambda r: r.given.smallest_leak_ml is not None and r.given.smallest_leak_ml <= 0.1,
 }
 
 Figures = dict[str, Figure]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sacroleak.core.structures import Site
-from sacroleak.training.scored_case import AnatomyRecord, CaseRecord, LeakRecord, Result
+from sacroleak.training.scored_case import AnatomyRecord, CaseRecord, Circumstance, LeakRecord, Result
 
 
 def leak(site: Site, found_as: Site | None, *, volume_ml: float = 0.4, mechanism: str = "vein") -> LeakRecord:
@@ -28,7 +28,8 @@ def record(model: Result | None, *, truth: Sequence[Site] = (), source: str = "p
     anatomy = AnatomyRecord(dice={"sacrum": 0.9, "canal": 0.8, "hips": 0.95, "hip_left": 0.95, "hip_right": 0.95,
                                   "l5": None}, sacrum_surface_dice=0.7, sides_exchanged=False)
     return CaseRecord(
-        case_id="case", case_digest="0" * 64, source=source, slice_mm=slice_mm, metal=metal, true_cement_ml=5.0,
+        case_id="case", case_digest="0" * 64, source=source, true_cement_ml=5.0,
+        given=Circumstance(slice_mm=slice_mm, metal=metal),
         true_sites=tuple(sorted(set(truth))), model=model, baseline=baseline or result(missed),
         anatomy=None if model is None else anatomy, reasons=("no sacrum",) if model is None else (),
         site_scores={} if model is None else {s: float(s in model.sites) for s in Site},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,28 @@ import pytest
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import InputError, ManifestError
 from sacroleak.core.geometry import Geometry
-from sacroleak.core.structures import Site, Structure
+from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training import benchmark
-from sacroleak.training.benchmark import BenchmarkConfig, BenchmarkRow, load_case, make_case, read_benchmark, save_case
+from sacroleak.training.benchmark import (
+    BenchmarkConfig,
+    BenchmarkRow,
+    load_case,
+    make_case,
+    plan_of_row,
+    read_benchmark,
+    save_case,
+    scanner_of_row,
+)
 from sacroleak.training.simulation.case import Case, LeakTruth
-from sacroleak.training.simulation.leak import OF_SITE
+from sacroleak.training.simulation.cohort import shipped_cohorts
+from sacroleak.training.simulation.leak import MECHANISMS
+from sacroleak.training.simulation.plan import LeakPlan, LesionKind
 
-ROW = BenchmarkRow(case_id="a", source="surface", anatomy="bones", seed=1, slice_mm=2.0, cement_ml=(5.0,),
-                   leaks=("foraminal_vein",), metal=(), other_cement=())
+ROW = BenchmarkRow(case_id="a", source="surface", anatomy="bones", seed=1, sites=(Site.SACRAL_VENOUS_PLEXUS,),
+                   slice_mm=2.0, increment_mm=2.0, pixel_mm=0.9, fov_mm=230.0, kernel="standard", saturates=True,
+                   prone=True, cement_ml=(5.0,), lesion="", leaks=("foraminal_vein",), near_misses=(), metal=(),
+                   calcium=(), other_cement=())
 
 
 @pytest.fixture
@@ -64,23 +78,71 @@ def test_the_digest_follows_the_content(tmp_path: Path) -> None:
     assert a != c
 
 
-def test_the_committed_benchmark_holds_forty_scans_half_of_each_source(committed: BenchmarkConfig) -> None:
+def test_the_committed_benchmark_is_half_procedural_half_held_out_patients(committed: BenchmarkConfig) -> None:
     rows = read_benchmark(committed)
-    assert [sum(row.source == source for row in rows) for source in ("procedural", "surface")] == [20, 20]
+    count = Counter(row.source for row in rows)
+    assert count["procedural"] == count["surface"]
+    assert count["procedural"] + count["surface"] >= 120
+    assert len({row.anatomy for row in rows if row.source == "surface"}) == 7
+    assert min(row.seed for row in rows) > 20_000, "no seed of the benchmark that limits were chosen on"
 
 
 @pytest.mark.parametrize("source", ["procedural", "surface"])
-def test_each_half_has_every_site_and_scans_without_leak_and_without_cement(
-    committed: BenchmarkConfig, source: str,
-) -> None:
+def test_each_half_has_every_site_and_what_makes_it_hard(committed: BenchmarkConfig, source: str) -> None:
     rows = [row for row in read_benchmark(committed) if row.source == source]
-    leaks = [name for row in rows for name in row.leaks]
-    for site, names in OF_SITE.items():
-        assert sum(name in names for name in leaks) >= 3, site
-    assert sum(not row.leaks and bool(row.cement_ml) for row in rows) >= 3
-    assert sum(not row.cement_ml for row in rows) >= 2
-    assert {row.slice_mm for row in rows} == {1.0, 1.5, 2.0, 3.0}
-    assert 4 <= sum(bool(row.metal) for row in rows) <= 10
+    sites = Counter(site for row in rows for site in row.sites)
+    assert min(sites[site] for site in Site) >= 10
+    ways = {plan.mechanism for row in rows for plan in row.leak_plans}
+    assert ways == set(MECHANISMS)
+    assert sum(len(row.sites) > 1 for row in rows) >= 10
+    assert sum(not row.leaks for row in rows) >= 15
+    assert sum(not row.cement_ml for row in rows) >= 4
+    assert {1.0, 1.5, 2.0, 3.0, 5.0} <= {row.slice_mm for row in rows}
+    assert {row.kernel for row in rows} == {"soft", "standard", "bone"}
+    assert sum(bool(row.metal) for row in rows) >= 10
+    assert sum(row.lesion == "sclerotic" for row in rows) >= 6
+    assert sum(row.fov_mm <= 140 for row in rows) >= 8
+    assert {row.prone for row in rows} == {row.saturates for row in rows} == {True, False}
+    tiny = [plan.volume_ml for row in rows for plan in row.leak_plans if plan.volume_ml and plan.volume_ml <= 0.1]
+    assert len(tiny) >= 8
+
+
+def test_both_halves_together_hold_each_site_often_enough(committed: BenchmarkConfig) -> None:
+    rows = [row for row in read_benchmark(committed) if row.source != "real"]
+    sites = Counter(site for row in rows for site in row.sites)
+    assert min(sites[site] for site in Site) >= 20
+    assert sum(not row.leaks for row in rows) >= 30
+    assert sum(not row.cement_ml for row in rows) >= 8
+
+
+def test_the_names_in_the_rows_are_known_to_the_simulation(committed: BenchmarkConfig) -> None:
+    cohort = shipped_cohorts().cohort("training")
+    for row in read_benchmark(committed):
+        assert set(row.metal) <= set(cohort.hardware)
+        assert set(row.calcium) <= set(cohort.calcium)
+        assert set(row.other_cement) <= set(cohort.other_cement)
+        assert set(row.near_misses) <= set(cohort.near_misses)
+
+
+def test_a_row_decides_the_plan_and_its_seed_the_rest() -> None:
+    row = ROW.model_copy(update={"cement_ml": (3.0, 4.0), "leaks": ("epidural@0.05", "disc"), "lesion": "sclerotic",
+                                 "metal": ("lumbar_screws",)})
+    plan = plan_of_row(np.random.default_rng(1), row)
+    assert [injection.volume_ml for injection in plan.injections] == [3.0, 4.0]
+    assert {injection.side for injection in plan.injections} == {Side.LEFT, Side.RIGHT}
+    assert all(injection.lesion is LesionKind.SCLEROTIC for injection in plan.injections)
+    assert plan.leaks == (LeakPlan(mechanism="epidural", volume_ml=0.05), LeakPlan(mechanism="disc"))
+    assert plan.hardware == ("lumbar_screws",)
+    assert plan_of_row(np.random.default_rng(1), row) == plan != plan_of_row(np.random.default_rng(2), row)
+    empty = plan_of_row(np.random.default_rng(1), row.model_copy(update={"cement_ml": (), "leaks": ()}))
+    assert (empty.injections, empty.leaks) == ((), ())
+
+
+def test_kernels_differ_in_blur_and_edges() -> None:
+    soft, bone = (scanner_of_row(np.random.default_rng(0), ROW.model_copy(update={"kernel": kernel}))
+                  for kernel in ("soft", "bone"))
+    assert soft.blur_mm > 1.5 * bone.blur_mm
+    assert soft.edge_enhance < bone.edge_enhance
 
 
 def test_a_patient_who_is_not_held_out_is_refused(committed: BenchmarkConfig, tmp_path: Path) -> None:
@@ -92,7 +154,8 @@ def test_a_patient_who_is_not_held_out_is_refused(committed: BenchmarkConfig, tm
 
 
 @pytest.mark.parametrize(("column", "value", "message"), [
-    ("leaks", "tunnel", "unknown mechanism tunnel"), ("source", "real", "source"), ("slice_mm", "thin", "slice_mm"),
+    ("leaks", "tunnel", "unknown mechanism tunnel"), ("source", "dream", "source"), ("slice_mm", "thin", "slice_mm"),
+    ("leaks", "epidural@much", "could not convert"), ("sites", "other", "are not those of leaks"),
 ])
 def test_a_bad_row_is_named(committed: BenchmarkConfig, tmp_path: Path, column: str, value: str,
                             message: str) -> None:
@@ -107,7 +170,7 @@ def test_a_bad_row_is_named(committed: BenchmarkConfig, tmp_path: Path, column: 
 def test_two_rows_may_not_share_a_seed(committed: BenchmarkConfig, tmp_path: Path) -> None:
     lines = committed.manifest.read_text(encoding="utf-8").splitlines()
     manifest = tmp_path / "benchmark.csv"
-    manifest.write_text("\n".join([*lines[:2], lines[1].replace("procedural-01", "procedural-99")]) + "\n")
+    manifest.write_text("\n".join([*lines[:2], lines[1].replace("procedural-001", "procedural-999")]) + "\n")
     with pytest.raises(ManifestError, match="seed must differ"):
         read_benchmark(committed.model_copy(update={"manifest": manifest}))
 
@@ -127,22 +190,36 @@ def test_finished_scans_are_kept_until_row_or_bones_change(
         return small_case()
 
     monkeypatch.setattr(benchmark, "make_case", quick)
-    config = committed.model_copy(update={"limit": 1})
+    config = committed.model_copy(update={"limit": 1, "sources": ("procedural", "surface")})
     out, bones = tmp_path / "scans", tmp_path / "bones"
     bones.mkdir()
-    for content, expected in (("one", ["procedural-01", "surface-01"]), ("one", []), ("two", ["surface-01"])):
+    for content, expected in (("one", ["procedural-001", "surface-001"]), ("one", []), ("two", ["surface-001"])):
         (bones / "jhu-05.npz").write_text(content)
         made.clear()
         paths = benchmark.main(config, anatomies=bones, out=out)
         assert made == expected
-        assert [path.stem for path in paths] == ["procedural-01", "surface-01"]
+        assert [path.stem for path in paths] == ["procedural-001", "surface-001"]
 
 
-def test_a_row_decides_every_voxel(committed: BenchmarkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "PIXEL_MM", 2.5)  # the real ones take seconds each
-    row = read_benchmark(committed)[3].model_copy(update={"slice_mm": 6.0, "metal": ()})
+def test_a_row_decides_every_voxel(committed: BenchmarkConfig, tmp_path: Path) -> None:
+    row = next(row for row in read_benchmark(committed) if row.sites == (Site.ANTERIOR_EPIDURAL_SPACE,)
+               and row.source == "procedural")
+    row = row.model_copy(update={"pixel_mm": 2.5, "slice_mm": 5.0, "increment_mm": 5.0, "metal": (), "fov_mm": 200.0,
+                                 "leaks": ("epidural",)})  # the real ones take seconds each
     first, second = make_case(row, tmp_path), make_case(row, tmp_path)
     assert (first.ct.hu == second.ct.hu).all()
     assert first.truth == second.truth
     assert {t.site for t in first.truth} == {Site.ANTERIOR_EPIDURAL_SPACE}
     assert (first.anatomy.labels == Structure.SACRUM).any()
+
+
+def test_rows_of_a_real_ct_are_left_out_where_it_is_not_there(
+    committed: BenchmarkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(benchmark, "make_case", lambda _row, _anatomies: small_case())
+    config = committed.model_copy(update={"limit": 1, "sources": ("procedural", "real")})
+    assert [p.stem for p in benchmark.main(config, anatomies=tmp_path, out=tmp_path / "a")] == ["procedural-001"]
+    real = next(row for row in read_benchmark(config) if row.source == "real")
+    (tmp_path / f"{real.anatomy}.npz").write_text("bones")
+    assert [p.stem for p in benchmark.main(config, anatomies=tmp_path, out=tmp_path / "b")] == ["procedural-001",
+                                                                                               "real-001"]

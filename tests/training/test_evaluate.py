@@ -67,7 +67,7 @@ def run(places: Places, bundle: Bundle, repository: Path) -> int:
     scans = load_config(repository / "configs/smoke/benchmark.yaml", BenchmarkConfig)
     before = Refusing.asked
     records = evaluate.main(config, scans, bundle=bundle, places=places, now=NOW)
-    assert [record.case_id for record in records] == ["procedural-01", "procedural-02"]
+    assert [record.case_id for record in records] == ["procedural-001", "procedural-002"]
     return Refusing.asked - before
 
 
@@ -93,11 +93,11 @@ def test_finished_scans_are_not_scored_again_until_model_or_scan_changes(
     assert run(places, first, repository) == 2
     assert run(places, first, repository) == 0
     assert run(places, second, repository) == 2
-    (places.benchmark / "procedural-01.npz").unlink()
+    (places.benchmark / "procedural-001.npz").unlink()
     assert run(places, first, repository) == 0, "made again from its row, the scan is the same"
-    benchmark.save_case(places.benchmark / "procedural-01.npz",
-                        benchmark.load_case(places.benchmark / "procedural-01.npz").row,
-                        benchmark.load_case(places.benchmark / "procedural-02.npz").case)
+    benchmark.save_case(places.benchmark / "procedural-001.npz",
+                        benchmark.load_case(places.benchmark / "procedural-001.npz").row,
+                        benchmark.load_case(places.benchmark / "procedural-002.npz").case)
     assert run(places, first, repository) == 1
 
 

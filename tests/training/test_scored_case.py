@@ -53,8 +53,9 @@ def case_of(*blobs: Blob, leak: Blob | None = None) -> BenchmarkCase:
     nothing = LabelMap(labels=np.zeros(GRID.shape, dtype=bool), geometry=GRID)
     case = Case(ct=done.ct, anatomy=anatomy, cement=done.cement, leaks=LabelMap(labels=numbers, geometry=GRID),
                 metal=nothing, truth=truth)
-    row = BenchmarkRow(case_id="a", source="procedural", anatomy="block", seed=1, slice_mm=1.0, cement_ml=(5.0,),
-                       leaks=(), metal=(), other_cement=())
+    row = BenchmarkRow(case_id="a", source="procedural", anatomy="block", seed=1, sites=(), slice_mm=1.0,
+                       increment_mm=1.0, pixel_mm=0.9, fov_mm=230.0, kernel="standard", saturates=True, prone=True,
+                       cement_ml=(5.0,), lesion="", leaks=(), near_misses=(), metal=(), calcium=(), other_cement=())
     return BenchmarkCase(row=row, case=case, digest="0" * 64)
 
 

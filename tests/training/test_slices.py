@@ -80,8 +80,8 @@ def test_thin_slices_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("thickness", "increment", "pixel", "expected"), [
-    (1.0, None, 0.8, (1.0, 1, 1)), (5.0, None, 0.8, (1.25, 4, 4)), (3.0, None, 0.8, (1.0, 3, 3)),
-    (3.0, 1.5, 0.8, (0.75, 4, 2)), (2.0, 3.0, 0.8, (1.0, 2, 3)), (3.0, None, 3.0, (3.0, 1, 1)),
+    (1.0, None, 0.8, (1.0, 1, 1)), (5.0, None, 0.8, (1.25, 4, 4)), (3.0, None, 0.8, (1.5, 2, 2)),
+    (3.0, 1.5, 0.8, (1.5, 2, 1)), (2.0, 3.0, 0.8, (1.0, 2, 3)), (3.0, None, 3.0, (3.0, 1, 1)),
     (6.0, None, 2.5, (2.0, 3, 3)), (0.6, None, 0.5, (0.6, 1, 1)), (5.0, 4.0, 0.8, (1.0, 5, 4)),
 ])
 def test_the_fine_grid_divides_thickness_and_increment(thickness: float, increment: float | None, pixel: float,

@@ -28,8 +28,6 @@ SMALLEST_LEAK_ML = 0.08
 LEAST_SHARE = 0.5
 """Likewise of the volume asked for, where one was."""
 ATTEMPTS = 12
-HEIGHT_MM = 240.0
-"""From L4 to below the symphysis: wider fields of view are not higher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,12 +75,13 @@ class NamedCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRequest:
-    """How one patient is scanned; None: drawn. `scanner.slice_mm` is the slices' thickness; they lie `increment_mm`
-    apart, a thickness unless given. `fov_mm`: width and depth, and height up to HEIGHT_MM. A real CT keeps its grid.
+    """How one patient is scanned; None: drawn. Slices are `thickness_mm` thick, what the scanner says unless given, and
+    lie `increment_mm` apart, a thickness unless given. A real CT keeps its own grid.
     """
 
-    fov_mm: float | None = None
+    size_mm: tuple[float, float, float] = FIELD_OF_VIEW_MM
     pixel_mm: float | None = None
+    thickness_mm: float | None = None
     increment_mm: float | None = None
     scanner: Scanner | None = None
     style: TissueStyle | None = None
@@ -109,7 +108,7 @@ def plan_of(rng: np.random.Generator, volumes_ml: Sequence[float], leaks: Sequen
 def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scanner: Scanner,
                  slice_mm: float = 1.0, pixel_mm: float = 1.0) -> Case:
     """A plan carried out on a small field of view, about 230 mm wide, on slices as thick as they are apart."""
-    request = CaseRequest(pixel_mm=pixel_mm, scanner=replace(scanner, slice_mm=slice_mm), style=_diagnostic(rng))
+    request = CaseRequest(pixel_mm=pixel_mm, thickness_mm=slice_mm, scanner=scanner, style=_diagnostic(rng))
     return make_case(rng, anatomy, plan, request)
 
 
@@ -124,8 +123,8 @@ def make_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, request: C
     if anatomy.background is not None:
         return _on_real_ct(rng, anatomy, anatomy.background.geometry, plan, style=style, scanner=scanner)
     pixel = request.pixel_mm or float(rng.uniform(0.7, 1.0))
-    slices = slices_of(scanner.slice_mm, request.increment_mm, pixel_mm=pixel)
-    grid = centred_grid(_size_mm(request.fov_mm), (pixel, pixel, slices.fine_mm))
+    slices = slices_of(request.thickness_mm or scanner.slice_mm, request.increment_mm, pixel_mm=pixel)
+    grid = centred_grid(request.size_mm, (pixel, pixel, slices.fine_mm))
     warp = replace(still(anatomy), matrix=draw_warp(rng, anatomy, strength=0.5).matrix)
     scene = place(anatomy, grid, warp, rng)
     operation = operate_until(rng, scene, plan)
@@ -176,10 +175,6 @@ def _shifted(geometry: Geometry, by_mm: Points) -> Geometry:
     affine = geometry.affine.copy()
     affine[:3, 3] += by_mm
     return Geometry(affine=affine, shape=geometry.shape)
-
-
-def _size_mm(fov_mm: float | None) -> tuple[float, float, float]:
-    return FIELD_OF_VIEW_MM if fov_mm is None else (fov_mm, fov_mm, min(fov_mm, HEIGHT_MM))
 
 
 def _diagnostic(rng: np.random.Generator) -> TissueStyle:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,6 @@ from sacroleak.core.whole import remove_leftovers, whole_folder, write_whole
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.cases import CaseRequest, make_case
 from sacroleak.training.simulation.cohort import Cohort, SimulateConfig, draw_plan
-from sacroleak.training.simulation.scanner import draw_scanner
 from sacroleak.training.simulation.sources import anatomy_of, digest_of
 from sacroleak.training.simulation.truth import Origin, Truth, truth_of
 
@@ -32,6 +31,8 @@ STREAM = 35_041
 """Joined to seed and number, so that no stream of random numbers here is one that training or measuring draws from."""
 THICKNESS_MM = (1.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0)
 """What slices of a pelvic CT are set to; thin ones after an intervention more often."""
+HEIGHT_MM = 240.0
+"""From L4 to below the symphysis: wider fields of view are not higher."""
 TRUTH = "truth.json"
 WORKER_GB = 3.0
 """Memory set aside for each worker; docs/simulation.md says what one takes."""
@@ -124,9 +125,8 @@ def make(run: Run, number: int) -> tuple[Case, Truth]:
     cohort = run.drawn_from
     plan = draw_plan(rng, cohort, run.config.mechanisms)
     anatomy = anatomy_of(run.anatomies, number, rng)
-    scanner = draw_scanner(rng, wild=False)
-    thickness = run.spacing_mm or float(rng.choice(THICKNESS_MM))
-    request = CaseRequest(fov_mm=run.fov_mm, pixel_mm=run.spacing_mm, scanner=replace(scanner, slice_mm=thickness))
+    request = CaseRequest(size_mm=(run.fov_mm, run.fov_mm, min(run.fov_mm, HEIGHT_MM)), pixel_mm=run.spacing_mm,
+                          thickness_mm=run.spacing_mm or float(rng.choice(THICKNESS_MM)))
     case = make_case(rng, anatomy, plan, request)
     origin = Origin(software=version("sacroleak"), digest=digest(run, number), cohort=run.cohort,
                     for_rates=cohort.for_rates, seed=run.seed, number=number, anatomy=anatomy.name,

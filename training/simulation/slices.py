@@ -13,7 +13,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.case import Case
 
-FINEST_MM = 1.3
+FINEST_MM = 1.5
 """Thicker slices are averaged from some no thicker than this; thin leaks would slip between coarser ones."""
 
 
