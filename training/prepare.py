@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import track
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import InputError
+from sacroleak.training.labelled_ct import read_labelled_ct
+from sacroleak.training.mesh_files import from_surfaces, read_patient
 from sacroleak.training.shape_model import (
     BONES,
     Limits,
@@ -32,9 +34,22 @@ from sacroleak.training.surfaces import Donor, Mesh, Pelvis, build_anatomy, mean
 PELVIS_SOURCE = "Han et al., Atlas of Pelvis Segmentation and Trajectory Planning, CC BY 4.0"
 SHAPE_SOURCE = f"drawn from a shape model of the training patients of {PELVIS_SOURCE}"
 
+CT_FILE = "ct.nii.gz"
 MANIFEST = Path("data_manifests/anatomies.csv")
 
 Job = tuple[str, Callable[[], Anatomy]]
+
+
+class OwnSource(BaseModel):
+    """One anatomy of the user's own: a folder of surfaces, or of `ct.nii.gz`, `labels.nii.gz` and perhaps `labels.tsv`.
+
+    `folder` is a path below the one given on the command line; `name` becomes the anatomy's and its file's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    folder: str
+    source: str
 
 
 class PrepareConfig(BaseModel):
@@ -46,15 +61,18 @@ class PrepareConfig(BaseModel):
     seed: int
     pelvis_surfaces: str
     spine_surfaces: str
+    own: tuple[OwnSource, ...]
 
 
-def main(config: PrepareConfig, *, out: Path, surfaces: Path | None = None, manifest: Path = MANIFEST) -> list[Path]:
+def main(config: PrepareConfig, *, out: Path, surfaces: Path | None = None, manifest: Path = MANIFEST,
+         own: Path | None = None) -> list[Path]:
     """Write `<out>/<anatomy>.npz` for each anatomy that is not there yet; returns all of their paths.
 
-    Without `surfaces` only procedural pelvises are made. Shapes are drawn from the patients whose
-    split is `train` in `manifest`. Raises InputError if a surface file is missing.
+    Procedural pelvises need nothing else. `surfaces`: folder of the published surfaces; shapes are drawn from those
+    of its patients whose split is `train` in `manifest`. `own`: folder of the user's own sources that the
+    configuration names. Raises InputError if a file or a bone is missing or cannot be right.
     """
-    jobs = list(_procedural(config))
+    jobs = list(_procedural(config)) + (list(_own(config, own)) if own else [])
     if surfaces:
         jobs += _pelvises(config, surfaces, manifest)
     twice = {name for name, _ in jobs if [n for n, _ in jobs].count(name) > 1}
@@ -77,6 +95,22 @@ def _procedural(config: PrepareConfig) -> Iterator[Job]:
     for number in range(config.procedural):
         name = f"procedural-{number:03d}"
         yield name, partial(make, name, (config.seed, number))
+
+
+def _own(config: PrepareConfig, below: Path) -> Iterator[Job]:
+    for item in config.own:
+        folder = below / item.folder
+        if not folder.is_dir():
+            raise InputError(f"anatomy {item.name}: its folder is not there; it must lie below the one given by --own")
+        yield item.name, partial(_read_own, item, folder)
+
+
+def _read_own(item: OwnSource, folder: Path) -> Anatomy:
+    if (folder / CT_FILE).is_file():
+        names = folder / "labels.tsv"
+        return read_labelled_ct(folder / CT_FILE, folder / "labels.nii.gz", names if names.is_file() else None,
+                                name=item.name, source=item.source)
+    return from_surfaces(read_patient(folder), name=item.name, source=item.source)
 
 
 def _pelvises(config: PrepareConfig, surfaces: Path, manifest: Path) -> list[Job]:
@@ -144,6 +178,8 @@ if __name__ == "__main__":
     parser.add_argument("--config", type=Path, default=Path("configs/prepare.yaml"))
     parser.add_argument("--surfaces", type=Path, help="folder of the surface files; without it, procedural only")
     parser.add_argument("--manifest", type=Path, default=MANIFEST, help="which patients shapes may be drawn from")
+    parser.add_argument("--own", type=Path, help="folder of your own surfaces or labelled CTs, named in the config")
     parser.add_argument("--out", type=Path, default=Path("artifacts/anatomies"))
     given = parser.parse_args()
-    main(load_config(given.config, PrepareConfig), out=given.out, surfaces=given.surfaces, manifest=given.manifest)
+    main(load_config(given.config, PrepareConfig), out=given.out, surfaces=given.surfaces, manifest=given.manifest,
+         own=given.own)

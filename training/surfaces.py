@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import igl
@@ -109,11 +110,11 @@ def build_anatomy(pelvis: Pelvis, mean: Points, donor: Donor, rng: np.random.Gen
     geometry = _grid(pelvis)
     scene = Scene(geometry=geometry, distance={})
     to_patient = _fit_donor(donor.sacrum.vertices, pelvis.sacrum.vertices)
-    canal = _canal(scene, carry)
-    whole = _signed(geometry, Mesh(vertices=to_patient(donor.sacrum.vertices), faces=donor.sacrum.faces))
-    sacrum = _with_tail(_signed(geometry, pelvis.sacrum), whole, scene, pelvis.sacrum.vertices)
+    canal = elliptic_tube(scene, carry(mean_shape.CANAL[:, :3]), mean_shape.CANAL[:, 3:])
+    whole = signed_distance(geometry, Mesh(vertices=to_patient(donor.sacrum.vertices), faces=donor.sacrum.faces))
+    sacrum = with_tail(signed_distance(geometry, pelvis.sacrum), whole, scene, pelvis.sacrum.vertices)
     lift = mean_shape.ENDPLATE_NORMAL @ similarity(mean, pelvis.sacrum.vertices).rotation * rng.uniform(-1.5, 4.0)
-    l5, l4 = (_signed(geometry, Mesh(vertices=_varied(to_patient(m.vertices), rng) + lift, faces=m.faces))
+    l5, l4 = (signed_distance(geometry, Mesh(vertices=_varied(to_patient(m.vertices), rng) + lift, faces=m.faces))
               for m in (donor.l5, donor.l4))
     lower = carry(mean_shape.CANAL[-3:-2, :3])[0]
     _, _, z = scene.axes
@@ -123,11 +124,12 @@ def build_anatomy(pelvis: Pelvis, mean: Points, donor: Donor, rng: np.random.Gen
     add_tube(core, scene, carry(mean_shape.CANAL[:, :3]), CORE_MM)
     sacrum, l5 = np.maximum(sacrum, -core), np.maximum(l5, -core)
     sacrum, coccyx = _without_coccyx(sacrum, scene, to_patient)
-    fields = _apart({"sacrum": sacrum, "hip_left": _signed(geometry, pelvis.hip_left),
-                     "hip_right": _signed(geometry, pelvis.hip_right), "l5": l5, "l4": l4})
+    fields = set_apart({"sacrum": sacrum, "hip_left": signed_distance(geometry, pelvis.hip_left),
+                     "hip_right": signed_distance(geometry, pelvis.hip_right), "l5": l5, "l4": l4})
     fields["coccyx"] = coccyx
     fields["canal"] = np.maximum(canal, -np.minimum(fields["sacrum"], fields["l5"]))
-    fields["disc"] = _disc(scene, carry, fields)
+    endplate = carry(np.concatenate([mean_shape.ENDPLATE, mean_shape.ENDPLATE + 5 * mean_shape.ENDPLATE_NORMAL]))
+    fields["disc"] = disc_between(scene, endplate, fields)
     fields |= _femurs(scene, pelvis, mean, fields)
     marks = {
         "canal_centreline": carry(mean_shape.CANAL[:, :3]), "s1_endplate_centre": carry(mean_shape.ENDPLATE),
@@ -189,7 +191,7 @@ def _grid(pelvis: Pelvis) -> Geometry:
     return Geometry.axis_aligned(origin_lps_mm=low, spacing_mm=GRID_MM, shape=shape)
 
 
-def _signed(geometry: Geometry, mesh: Mesh) -> Distance:
+def signed_distance(geometry: Geometry, mesh: Mesh) -> Distance:
     """Signed distance on the grid, exact near the surface, FAR_MM beyond; the sign is the winding number's."""
     out = np.full(geometry.shape, FAR_MM, dtype=np.float32)
     low = np.floor(geometry.to_index(mesh.vertices.min(axis=0) - FAR_MM)).astype(int).clip(0)
@@ -209,7 +211,7 @@ def _signed(geometry: Geometry, mesh: Mesh) -> Distance:
     return out
 
 
-def _with_tail(upper: Distance, whole: Distance, scene: Scene, vertices: Points) -> Distance:
+def with_tail(upper: Distance, whole: Distance, scene: Scene, vertices: Points) -> Distance:
     """S1-S3 of the patient, then the donor's S4-S5, blended over a few millimetres where the surface ends."""
     low = float(vertices[:, 2].min())
     end = vertices[vertices[:, 2] < low + 12].mean(axis=0)
@@ -234,10 +236,8 @@ def _without_coccyx(sacrum: Distance, scene: Scene, to_patient: Similarity) -> t
             np.maximum(sacrum, JOINT_GAP_MM - beyond).astype(np.float32))
 
 
-def _canal(scene: Scene, carry: _Carrier) -> Distance:
-    """Elliptic tube along the carried centreline, before bone cuts it."""
-    course = carry(mean_shape.CANAL[:, :3])
-    halves = mean_shape.CANAL[:, 3:]
+def elliptic_tube(scene: Scene, course: Points, halves: Points) -> Distance:
+    """Distance in mm to a tube along (n, 3) LPS mm with (n, 2) half axes, sideways and front to back; flat ends."""
     fine = np.linspace(0, len(course) - 1, 60)
     points = np.stack([np.interp(fine, range(len(course)), course[:, a]) for a in range(3)], axis=1)
     wide, deep = (np.interp(fine, range(len(course)), halves[:, a]) for a in range(2))
@@ -281,10 +281,9 @@ def _third_seen(foramina: Points, sacrum: Distance, scene: Scene) -> Points:
     return seen
 
 
-def _disc(scene: Scene, carry: _Carrier, fields: dict[str, Distance]) -> Distance:
-    """What lies between L5 and the S1 endplate, within the endplate's outline."""
-    centre = carry(mean_shape.ENDPLATE)[0]
-    tip = carry(mean_shape.ENDPLATE + 5 * mean_shape.ENDPLATE_NORMAL)[0]
+def disc_between(scene: Scene, endplate: Points, fields: Mapping[str, Distance]) -> Distance:
+    """What lies between L5 and the S1 endplate, within its outline. `endplate`: its middle, and a place above it."""
+    centre, tip = endplate
     normal = (tip - centre) / np.linalg.norm(tip - centre)
     side = np.array([1.0, 0, 0]) - normal * normal[0]
     side /= np.linalg.norm(side)
@@ -334,10 +333,11 @@ def _socket(vertices: Points, start: Points, radius: float) -> tuple[Points, flo
     return centre, max(wall - 2.0, 16.0)
 
 
-def _apart(fields: dict[str, Distance]) -> dict[str, Distance]:
+def set_apart(fields: dict[str, Distance]) -> dict[str, Distance]:
     """Where two bones meet or overlap, the sacrum keeps its place and the other gives way by a joint's gap."""
     out = dict(fields)
     for name in ("hip_left", "hip_right", "l5"):
         out[name] = np.maximum(fields[name], JOINT_GAP_MM - fields["sacrum"])
-    out["l4"] = np.maximum(fields["l4"], JOINT_GAP_MM - out["l5"])
+    if "l4" in out:
+        out["l4"] = np.maximum(fields["l4"], JOINT_GAP_MM - out["l5"])
     return out

@@ -15,7 +15,8 @@ from sacroleak.training import prepare
 from sacroleak.training.prepare import PrepareConfig
 from sacroleak.training.simulation.anatomy import REQUIRED, Anatomy, DistanceField
 
-CONFIG = PrepareConfig(procedural=0, shapes=0, seed=1, pelvis_surfaces="pelvis.npz", spine_surfaces="spine.npz")
+CONFIG = PrepareConfig(procedural=0, shapes=0, seed=1, pelvis_surfaces="pelvis.npz", spine_surfaces="spine.npz",
+                       own=())
 
 
 def test_prepared_anatomies_are_whole_and_named_after_their_files(anatomies: Path) -> None:
@@ -40,7 +41,7 @@ def test_missing_surfaces_are_named(tmp_path: Path) -> None:
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prepare.yaml"
-    path.write_text("procedural: 1\nshapes: 0\nseed: 1\npelvis_surfaces: a\nspine_surfaces: b\nprocedurl: 2\n")
+    path.write_text("procedural: 1\nshapes: 0\nseed: 1\npelvis_surfaces: a\nspine_surfaces: b\nown: []\nprocedurl: 2\n")
     with pytest.raises(ConfigError, match="procedurl"):
         load_config(path, PrepareConfig)
 

@@ -51,7 +51,7 @@ def test_mean_of_one_shape_in_many_poses_is_that_shape() -> None:
 
 
 def test_distance_to_a_ball_is_right_near_its_surface() -> None:
-    got = surfaces._signed(GRID, ball(20.0))
+    got = surfaces.signed_distance(GRID, ball(20.0))
     wanted = from_centre_mm() - 20.0
     near = np.abs(wanted) < 10
     assert np.abs(got - wanted)[near].max() < 0.15
@@ -62,7 +62,7 @@ def test_distance_to_a_ball_is_right_near_its_surface() -> None:
 def test_sign_survives_a_hole_in_the_surface() -> None:
     whole = ball(20.0)
     kept = whole.vertices[whole.faces].mean(axis=1)[:, 2] > -18.5
-    got = surfaces._signed(GRID, Mesh(vertices=whole.vertices, faces=whole.faces[kept]))
+    got = surfaces.signed_distance(GRID, Mesh(vertices=whole.vertices, faces=whole.faces[kept]))
     wanted = from_centre_mm() - 20.0
     height = GRID.to_lps(np.stack(np.meshgrid(*(np.arange(n) for n in GRID.shape), indexing="ij"), axis=-1))[..., 2]
     clear = (np.abs(wanted) > 1) & (height > -10)
@@ -78,10 +78,10 @@ def test_places_are_carried_with_the_points_around_them() -> None:
 
 
 def test_bones_that_overlap_are_set_apart_by_a_gap() -> None:
-    sacrum, hip = surfaces._signed(GRID, ball(18.0)), surfaces._signed(GRID, ball(18.0, (24, 0, 0)))
+    sacrum, hip = surfaces.signed_distance(GRID, ball(18.0)), surfaces.signed_distance(GRID, ball(18.0, (24, 0, 0)))
     far = np.full(GRID.shape, surfaces.FAR_MM, dtype=np.float32)
     before = {"sacrum": sacrum, "hip_left": hip, "hip_right": far, "l5": far, "l4": far}
-    after = surfaces._apart(before)
+    after = surfaces.set_apart(before)
     assert ((sacrum < 0) & (hip < 0)).any()
     assert not ((after["sacrum"] < 0) & (after["hip_left"] < 0)).any()
     assert (after["sacrum"][after["hip_left"] < 0] >= surfaces.JOINT_GAP_MM - 1e-5).all()
