@@ -22,15 +22,16 @@ Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many patie
 CohortName = Annotated[str, typer.Option("--cohort", help="A cohort of configs/simulate.yaml: reference or training.",
                                          metavar="NAME")]
 Anatomies = Annotated[Path | None, typer.Option(
-    "--anatomies", help="Bones to use: a folder of prepared anatomies, one such file, or a folder with ct.nii.gz and "
-                        "labels.nii.gz. Computed bones if not given.", metavar="PATH")]
+    "--anatomies", help="Bones to use: prepared anatomies (a folder or a file), a folder with ct.nii.gz and "
+                        "labels.nii.gz, or one with surfaces of sacrum and hips. Computed bones if not given.",
+    metavar="PATH")]
 Spacing = Annotated[float | None, typer.Option("--spacing", min=0.4, max=6.0, metavar="MM",
                                                help="Pixel and slice distance; drawn if not given.")]
 FieldOfView = Annotated[float, typer.Option("--fov", min=120, max=500, metavar="MM", help="Width of the scan.")]
 Format = Annotated[str, typer.Option("--format", help="nifti or dicom, for the CT.", metavar="FORMAT")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, metavar="N",
                                              help="Processes; as many as cores and memory allow if not given.")]
-TRUTH = "truth.csv"
+TRUTH, OWN_BONES, CT_FILE = "truth.csv", "anatomy.npz", "ct.nii.gz"
 WRITE_EVERY_S = 5.0
 """The table is written anew at most so often, and at the end."""
 
@@ -41,17 +42,38 @@ def simulate(*, out: Out, cohort: CohortName = "reference", count: Count = 6, se
     """Write N labelled scans of virtual patients, and truth.csv, a manifest that `sacroleak score` reads."""
     from sacroleak.training.simulation.cohort import shipped_cohorts
     from sacroleak.training.simulation.production import Run, possible_workers
-    from sacroleak.training.simulation.sources import find_anatomies
 
+    shipped_cohorts().cohort(cohort)  # an unknown one is refused before anything is written
     if form not in ("nifti", "dicom"):
         raise InputError(f"--format {form}: wanted nifti or dicom")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
-    run = Run(cohort=cohort, seed=seed, anatomies=find_anatomies(anatomies), spacing_mm=spacing, fov_mm=fov,
+    run = Run(cohort=cohort, seed=seed, anatomies=bones(anatomies, out), spacing_mm=spacing, fov_mm=fov,
               format="dicom" if form == "dicom" else "nifti", config=shipped_cohorts())
     finished = write_cohort(run, count, out, workers=workers or possible_workers())
     print(_summary(run, finished))
     print(f"All of it is synthetic. To score the scans: sacroleak score {out / TRUTH} --out DIR")
+
+
+def bones(place: Path | None, out: Path) -> tuple[Path, ...]:
+    """The files to draw from. A labelled CT or surfaces become one file in `out` first, which the workers share."""
+    from sacroleak.training.simulation.sources import find_anatomies, is_prepared
+
+    if place is None or not place.is_dir() or any(is_prepared(path) for path in place.glob("*.npz")):
+        return find_anatomies(place)
+    # These need the packages of the training extra, so they are loaded only now.
+    from sacroleak.training.labelled_ct import read_labelled_ct
+    from sacroleak.training.mesh_files import from_surfaces, read_patient
+
+    if (place / CT_FILE).is_file():
+        names = place / "labels.tsv"
+        anatomy = read_labelled_ct(place / CT_FILE, place / "labels.nii.gz", names if names.is_file() else None,
+                                   name="real-ct", source="a labelled CT given by the user")
+    else:
+        anatomy = from_surfaces(read_patient(place), name="surfaces", source="surfaces given by the user")
+    out.mkdir(parents=True, exist_ok=True)
+    anatomy.save(out / OWN_BONES)
+    return (out / OWN_BONES,)
 
 
 def write_cohort(run: Run, count: int, out: Path, *, workers: int) -> list[Finished]:
@@ -59,7 +81,6 @@ def write_cohort(run: Run, count: int, out: Path, *, workers: int) -> list[Finis
     from sacroleak.core.whole import write_whole
     from sacroleak.training.simulation.production import produce
 
-    run.drawn_from  # noqa: B018 - an unknown cohort is refused before a folder is made
     finished: dict[int, Finished] = {}
     written = time.monotonic()
     with _progress(count) as tell:

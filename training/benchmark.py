@@ -123,7 +123,7 @@ def read_benchmark(config: BenchmarkConfig) -> list[BenchmarkRow]:
     if len(set(ids)) != len(ids) or len({row.seed for row in rows}) != len(rows):
         raise ManifestError(f"{config.manifest.name}: case_id and seed must differ from row to row")
     for row in rows:
-        if row.source == "surface" and splits.get(row.anatomy) != "test":
+        if row.source != PROCEDURAL and splits.get(row.anatomy) != "test":
             raise ManifestError(f"{config.manifest.name}: {row.case_id} uses {row.anatomy}, which is not of split test")
     chosen = []
     for source in config.sources:
@@ -190,7 +190,8 @@ def load_case(path: Path) -> BenchmarkCase:
     """Read what `save_case` wrote."""
     with np.load(path, allow_pickle=False) as data:
         hu, affine = data["hu"], data["affine"]
-        packed: npt.NDArray[np.uint8] = np.frombuffer(zlib.decompress(data["labels"].tobytes()), dtype=np.uint8).reshape(hu.shape)
+        flat: npt.NDArray[np.uint8] = np.frombuffer(zlib.decompress(data["labels"].tobytes()), dtype=np.uint8)
+        packed = flat.reshape(hu.shape)
         row, truth = str(data["row"]), str(data["truth"])
     geometry = Geometry(affine=affine, shape=hu.shape)
     state = hashlib.sha256(f"{row}{truth}".encode())
@@ -199,7 +200,7 @@ def load_case(path: Path) -> BenchmarkCase:
     case = Case(ct=Volume(hu=hu, geometry=geometry),
                 anatomy=LabelMap(labels=packed & np.uint8(7), geometry=geometry),
                 cement=LabelMap(labels=_bit(packed, _CEMENT_BIT), geometry=geometry),
-                leaks=LabelMap(labels=packed >> _LEAK_SHIFT, geometry=geometry),
+                leaks=LabelMap(labels=packed >> np.uint8(_LEAK_SHIFT), geometry=geometry),
                 metal=LabelMap(labels=_bit(packed, _METAL_BIT), geometry=geometry),
                 truth=tuple(LeakTruth(number=t["number"], site=Site(t["site"]), mechanism=t["mechanism"],
                                       volume_ml=t["volume_ml"]) for t in json.loads(truth)))

@@ -26,8 +26,9 @@ def find_anatomies(place: Path | None) -> tuple[Path, ...]:
     files = sorted(place.glob("*.npz")) if place.is_dir() else [place]
     if not files or not all(path.is_file() for path in files):
         raise InputError(f"--anatomies {place}: no prepared anatomy (.npz) there; `make prepare` makes some")
-    for path in files:
-        _require_anatomy(path)
+    wrong = next((path for path in files if not is_prepared(path)), None)
+    if wrong is not None:
+        raise InputError(f"--anatomies {wrong.name}: not a prepared anatomy")
     return tuple(files)
 
 
@@ -41,15 +42,13 @@ def anatomy_of(files: tuple[Path, ...], number: int, rng: np.random.Generator) -
     return _load(files[number % len(files)]) if files else procedural_pelvis(rng)
 
 
-def _require_anatomy(path: Path) -> None:
-    """Tell other archives apart before any work is done."""
+def is_prepared(path: Path) -> bool:
+    """Whether a file is an anatomy that `Anatomy.save` wrote, and no other archive."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            if "field_sacrum" in data.files:
-                return
-    except (ValueError, OSError):
-        pass
-    raise InputError(f"--anatomies {path.name}: not a prepared anatomy")
+            return "field_sacrum" in data.files
+    except (ValueError, OSError, EOFError):
+        return False
 
 
 @lru_cache(maxsize=KEPT)
