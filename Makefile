@@ -9,7 +9,7 @@ DEVICE ?= cpu
 SURFACES ?=
 BUNDLE ?=
 
-.PHONY: demo test lint bench prepare train export release evaluate evaluate-real results clean help
+.PHONY: demo test lint bench prepare split train export release evaluate evaluate-real results clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,7 +38,10 @@ bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512
 prepare: $(VENV)/.dev  ## make the anatomies that training draws from (SURFACES=folder of surface files, or none)
 	$(BIN)/python -m sacroleak.training.prepare --out artifacts/anatomies $(if $(SURFACES),--surfaces $(SURFACES))
 
-train: $(VENV)/.dev  ## train the three networks, or go on where they stopped (DEVICE=cuda on a GPU)
+split: $(VENV)/.dev  ## check that no patient is on both sides
+	$(BIN)/python -m sacroleak.training.split --anatomies artifacts/anatomies --out artifacts/split.json
+
+train: split  ## train the three networks, or go on where they stopped (DEVICE=cuda on a GPU)
 	for network in coarse fine near; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
 	  --config configs/train_$$network.yaml --out artifacts/train_$$network || exit 1; done
 

@@ -12,19 +12,35 @@ from typing import Any
 import pytest
 import yaml
 
-STAGES = ("prepare", "train_coarse", "train_fine", "export_coarse", "export_fine", "release", "benchmark", "evaluate")
+NETWORKS = ("coarse", "fine", "near")
+STAGES = ("prepare", "split", *(f"train@{n}" for n in NETWORKS), *(f"export@{n}" for n in NETWORKS), "release",
+          "benchmark", "evaluate")
+Stages = dict[str, dict[str, Any]]
+
+
+def filled(value: Any, names: dict[str, str]) -> Any:
+    """`value` with each ${name} replaced, in lists, mappings and texts alike."""
+    if isinstance(value, dict):
+        return {filled(key, names): filled(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, names) for inner in value]
+    return re.sub(r"\$\{([\w.]+)\}", lambda found: names[found[1]], value) if isinstance(value, str) else value
+
+
+def stages_of(repository: Path, parameters: str) -> Stages:
+    """Stages of dvc.yaml with their names filled in, one for each element of a matrix."""
+    names = yaml.safe_load((repository / parameters).read_text(encoding="utf-8"))
+    found: Stages = {}
+    for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
+        for network in stage.pop("matrix", {"network": [None]})["network"]:
+            found[f"{name}@{network}" if network else name] = filled(stage, names | {"item.network": str(network)})
+    return found
 
 
 @pytest.fixture(scope="module")
-def stages(repository: Path) -> dict[str, dict[str, Any]]:
-    """Stages of dvc.yaml with their variables filled in."""
-    text = (repository / "dvc.yaml").read_text(encoding="utf-8")
-    for variable in yaml.safe_load(text)["vars"]:
-        for name, value in variable.items():
-            text = text.replace("${" + name + "}", value)
-    assert "${" not in text
-    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["stages"]
-    return found
+def stages(repository: Path) -> Stages:
+    """The stages of the real run."""
+    return stages_of(repository, "params.yaml")
 
 
 def outputs(stage: dict[str, Any]) -> set[str]:
@@ -39,19 +55,19 @@ def module_of(command: str) -> str:
     return words[2]
 
 
-def test_every_stage_is_there(stages: dict[str, dict[str, Any]]) -> None:
+def test_every_stage_is_there(stages: Stages) -> None:
     assert tuple(stages) == STAGES
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_runs_a_module_with_a_main(stages: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_stage_runs_a_module_with_a_main(stages: Stages, name: str) -> None:
     module = importlib.import_module(module_of(stages[name]["cmd"]))
     assert callable(module.main)
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_names_files_that_exist_and_depends_on_its_config_and_code(
-        stages: dict[str, dict[str, Any]], name: str, repository: Path) -> None:
+        stages: Stages, name: str, repository: Path) -> None:
     stage = stages[name]
     configs = re.findall(r"configs/\S+\.yaml", stage["cmd"])
     assert configs
@@ -64,7 +80,7 @@ def test_a_stage_names_files_that_exist_and_depends_on_its_config_and_code(
     assert code in stage["deps"]
 
 
-def test_what_a_stage_needs_an_earlier_one_writes(stages: dict[str, dict[str, Any]]) -> None:
+def test_what_a_stage_needs_an_earlier_one_writes(stages: Stages) -> None:
     written: set[str] = set()
     for name, stage in stages.items():
         needed = {path for path in stage["deps"] if path.startswith("artifacts/") and path != "artifacts/surfaces"}
@@ -73,22 +89,40 @@ def test_what_a_stage_needs_an_earlier_one_writes(stages: dict[str, dict[str, An
         written |= outputs(stage)
 
 
-@pytest.mark.parametrize("target", ["prepare", "train", "export", "release", "evaluate"])
-def test_make_runs_the_same_modules_on_the_same_folders(stages: dict[str, dict[str, Any]], target: str,
-                                                        repository: Path) -> None:
+def test_the_smoke_run_is_the_same_chain_and_writes_over_nothing_real(repository: Path, stages: Stages) -> None:
+    smoke = stages_of(repository, "configs/smoke/params.yaml")
+    assert smoke.keys() == stages.keys()
+    for name, stage in smoke.items():
+        assert all(path.startswith("artifacts/smoke/") for path in outputs(stage)), name
+        configs = re.findall(r"configs/\S+\.yaml", stage["cmd"])
+        assert configs
+        assert all(path.startswith("configs/smoke/") for path in configs), name
+        assert all((repository / path).is_file() for path in configs), name
+
+
+def test_nothing_is_trained_or_measured_before_the_split_is_checked(stages: Stages) -> None:
+    for name, stage in stages.items():
+        if name.startswith(("train", "release", "benchmark")):
+            assert "artifacts/split.json" in stage["deps"], name
+
+
+@pytest.mark.parametrize("target", ["prepare", "split", "train", "export", "release", "evaluate"])
+def test_make_runs_the_same_modules_on_the_same_folders(stages: Stages, target: str, repository: Path) -> None:
     done = subprocess.run(["make", "-n", target, "SURFACES=artifacts/surfaces"], cwd=repository, capture_output=True,
                           text=True, check=True)
     wanted = {module_of(stage["cmd"]) for name, stage in stages.items() if name.startswith(target)}
     assert wanted <= set(re.findall(r"-m (sacroleak\.training\.\w+)", done.stdout))
+    loops = re.findall(r"for network in ([\w ]+);", done.stdout)
+    assert loops == [" ".join(NETWORKS)] * (target in {"train", "export"})
     for folder in re.findall(r"artifacts/\w+", done.stdout):
         network = folder in {"artifacts/train_", "artifacts/surfaces"}
         assert network or any(folder in stage["cmd"] for stage in stages.values()), folder
 
 
-def test_each_option_of_a_command_is_one_of_its_modules(stages: dict[str, dict[str, Any]], repository: Path) -> None:
+def test_each_option_of_a_command_is_one_of_its_modules(stages: Stages, repository: Path) -> None:
     """Read from the source: asking five modules for --help would load torch five times."""
     for name, stage in stages.items():
         path = module_of(stage["cmd"]).removeprefix("sacroleak.").replace(".", "/") + ".py"
-        options = set(re.findall(r'add_argument\("(--\w+)"', (repository / path).read_text(encoding="utf-8")))
+        options = set(re.findall(r'add_argument\("(--[\w-]+)"', (repository / path).read_text(encoding="utf-8")))
         assert options, path
-        assert set(re.findall(r" (--\w+)", stage["cmd"])) <= options, name
+        assert set(re.findall(r" (--[\w-]+)", stage["cmd"])) <= options, name
