@@ -9,11 +9,11 @@ DEVICE ?= cpu
 SURFACES ?=
 BUNDLE ?=
 
-.PHONY: demo test lint bench prepare split train export release evaluate evaluate-real results clean help
+.PHONY: demo test lint bench prepare split train export release evaluate evaluate-real results benchmark contact-sheets check-simulation clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.scoring  ## make six scans, score them, show truth against result (OUT=demo)
 	$(BIN)/sacroleak demo --out $(OUT)
@@ -60,6 +60,15 @@ evaluate-real: $(VENV)/.dev  ## measure it on a real CT with labels (CT=ct.nii.g
 
 results: $(VENV)/.dev  ## write docs/results.md from the metrics that are there
 	$(BIN)/python -m sacroleak.training.evaluate page
+
+benchmark: $(VENV)/.dev  ## make the scans that releases are measured on (evaluate does it too)
+	$(BIN)/python -m sacroleak.training.benchmark
+
+contact-sheets: $(VENV)/.dev  ## docs/simulated_*.png: every site and every distractor, truth as lines
+	$(BIN)/python -m sacroleak.training.contact_sheet --out docs
+
+check-simulation: $(VENV)/.dev  ## metrics/simulation.json: volumes, compartments and label rules of 200 patients
+	$(BIN)/python -m sacroleak.training.check_simulation --count 200
 
 clean:  ## remove what this file built; artifacts/ and models/released/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
