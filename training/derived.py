@@ -49,6 +49,8 @@ PIT_MM = 16.0
 """Pits of the pelvic surface narrower than this may be foramina ..."""
 NEAR_MM = 9.0
 """... if they lie this near to where the template has one, left-right and up-down."""
+SCALES = (0.6, 1.6)
+"""Sizes of an adult's sacrum against the template's, generously."""
 CANAL_SHIFT_MM = 6.0
 """How far the canal's course may move from where the template puts it to where the hollow is."""
 
@@ -90,9 +92,11 @@ def fit_template(sacrum: Distance, geometry: Geometry) -> Fit:
     surface = _surface(sacrum < 0, geometry)
     fits = [_fitted(_template(n), surface) for n in range(TEMPLATES)]
     best = min(fits, key=lambda fit: fit.mean_mm)
-    if best.mean_mm > WORST_FIT_MM:
-        raise InputError(f"sacrum: the best of {TEMPLATES} made-up sacra is {best.mean_mm:.1f} mm off on average, "
-                         f"allowed {WORST_FIT_MM:g} mm; is it a sacrum, in LPS mm?")
+    scale = best.to_patient.scale
+    if best.mean_mm > WORST_FIT_MM or not SCALES[0] <= scale <= SCALES[1]:
+        raise InputError(f"sacrum: the best of {TEMPLATES} made-up sacra, {scale:.2f} times its size, is "
+                         f"{best.mean_mm:.1f} mm off on average, allowed {WORST_FIT_MM:g} mm and {SCALES[0]:g} to "
+                         f"{SCALES[1]:g} times; is it a sacrum, in LPS mm?")
     return best
 
 
