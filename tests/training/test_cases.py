@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sacroleak.core.structures import Site, Structure
+from sacroleak.models.resample import aligned_axes, labels_on
 from sacroleak.training.simulation.anatomy import Anatomy
-from sacroleak.training.simulation.case import Case, centred_grid, draw_case, draw_plan, scan
+from sacroleak.training.simulation.case import Case, centred_grid, draw_case, scan
 from sacroleak.training.simulation.cases import NamedCase, plan_of, planned_case
-from sacroleak.training.simulation.leak import MECHANISMS, OF_SITE
+from sacroleak.training.simulation.leak import OF_SITE
 from sacroleak.training.simulation.operation import operate
 from sacroleak.training.simulation.plan import LeakPlan, Plan
 from sacroleak.training.simulation.scanner import QUIET
@@ -21,7 +22,7 @@ from sacroleak.training.simulation.tissue import draw_style
 
 CEMENT = plan_of(np.random.default_rng(0), (4.0,), ())
 ALL = replace(plan_of(np.random.default_rng(0), (4.0, 1.0), ("foraminal_vein", "epidural", "cortical_defect")),
-              hardware=("iliosacral_screw", "needle"), calcium=("phlebolith",), other_cement=("hip_left",))
+              hardware=("iliosacral_screw", "needle_left"), calcium=("phlebolith",), other_cement=("hip_left",))
 SEEDS = range(3)
 DONE: dict[tuple[Plan, int], Case] = {}
 
@@ -125,16 +126,43 @@ def test_the_same_seed_gives_the_same_bytes(scene: Scene, wild: bool) -> None:
     assert a.ct.hu.tobytes() == b.ct.hu.tobytes() != other.ct.hu.tobytes()
 
 
-def test_plans_for_training_hold_everything_in_turn() -> None:
-    rng = np.random.default_rng(0)
-    plans = [draw_plan(rng) for _ in range(1500)]
-    counts = Counter(leak.mechanism for plan in plans for leak in plan.leaks)
-    assert set(counts) == set(MECHANISMS)
-    assert max(counts.values()) < 1.6 * min(counts.values()), "every mechanism about equally often"
-    assert 0.1 < np.mean([not plan.injections for plan in plans]) < 0.26
-    assert 0.35 < np.mean([bool(plan.hardware) for plan in plans]) < 0.55
-    assert all(not plan.leaks for plan in plans if not plan.injections)
-    assert all(0.3 <= one.volume_ml <= 8.0 for plan in plans for one in plan.injections)
+def test_every_drawn_parameter_can_be_kept_as_json(scene: Scene) -> None:
+    case = case_of(scene, ALL, 0)
+    kept = json.loads(json.dumps(case.drawn))
+    assert {"style", "scanner", "body", "fracture", "objects", "lesions", "tracks", "bodies", "leaks"} == set(kept)
+    assert kept["scanner"]["noise_hu"] == QUIET.noise_hu
+    assert {"iliosacral_screw", "needle_left"} <= {one["kind"] for one in kept["objects"]}
+    assert len(kept["bodies"]) == 2
+
+
+def test_a_tilted_gantry_tilts_labels_and_picture_alike(scene: Scene) -> None:
+    rng, plan = np.random.default_rng(0), CEMENT
+    operation = operate(rng, scene, plan)
+    tilted = scan(np.random.default_rng(1), scene, operation, style=draw_style(np.random.default_rng(2), wild=False),
+                  scanner=replace(QUIET, tilt_deg=15.0))
+    upright = scan(np.random.default_rng(1), scene, operation, style=draw_style(np.random.default_rng(2), wild=False),
+                   scanner=QUIET)
+    assert aligned_axes(tilted.ct.geometry) is None
+    assert (tilted.ct.hu == -1024).all(axis=0).any(), "wedges that the gantry leaves out"
+    for name in ("cement", "anatomy"):
+        straight, slanted = (getattr(case, name) for case in (upright, tilted))
+        back = labels_on(slanted, straight.geometry).labels > 0
+        true = straight.labels > 0
+        assert 2 * (back & true).sum() / (back.sum() + true.sum()) > 0.8
+    dense = tilted.ct.hu > 900
+    assert tilted.cement.labels[dense].mean() > 0.2
+
+
+def test_a_real_ct_stays_as_it_is_around_what_was_put_in(scene: Scene) -> None:
+    real = np.random.default_rng(0).normal(40, 20, scene.geometry.shape).astype(np.float32)
+    patient = replace(scene, background=real)
+    operation = operate(np.random.default_rng(0), patient, CEMENT)
+    case = scan(np.random.default_rng(1), patient, operation, style=draw_style(np.random.default_rng(2), wild=False),
+                scanner=replace(QUIET, hardening=0.0, starvation=False))
+    far = (operation.cement(scene) > 9) & (operation.holes(scene) > 9)
+    far &= np.all([lesion.distance > 9 for lesion in operation.lesions] or [far], axis=0)
+    assert np.abs(case.ct.hu[far] - real[far]).max() < 3
+    assert np.median(case.ct.hu[case.cement.labels]) > 400
 
 
 SITES = [site for site in Site if site is not Site.OTHER]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +11,35 @@ import numpy.typing as npt
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.training.simulation.cement import choose_tip
-from sacroleak.training.simulation.hardware import CALCIUM_KINDS, METAL_KINDS, DenseObject, draw_object
-from sacroleak.training.simulation.leak import MECHANISMS, LeakBody
-from sacroleak.training.simulation.noise import smooth_noise
+from sacroleak.training.simulation.body import Body, draw_body
+from sacroleak.training.simulation.cohort import draw_training_plan
+from sacroleak.training.simulation.distractors import CALCIUM_KINDS, draw_object
+from sacroleak.training.simulation.hardware import METAL_KINDS, DenseObject
 from sacroleak.training.simulation.operation import Operation, operate
-from sacroleak.training.simulation.plan import Approach, Injection, LeakPlan, LesionKind, Plan
-from sacroleak.training.simulation.scanner import Scanner, acquire, draw_field_of_view, draw_scanner
-from sacroleak.training.simulation.scene import Field, Scene
-from sacroleak.training.simulation.tissue import TissueStyle, draw_style, paint
+from sacroleak.training.simulation.plan import Approach, Injection, LesionKind
+from sacroleak.training.simulation.randomise import clutter, invert_soft, miscalibrate, textures
+from sacroleak.training.simulation.scanner import (
+    Scanner,
+    acquire,
+    draw_field_of_view,
+    draw_scanner,
+    round_view,
+    tilted,
+    tilted_grid,
+)
+from sacroleak.training.simulation.scene import FAR_MM, Field, Scene
+from sacroleak.training.simulation.tissue import (
+    TissueStyle,
+    draw_style,
+    paint,
+    paint_arms,
+    paint_cement,
+    paint_fracture,
+    paint_holes,
+    paint_lesions,
+    paint_table,
+    voxel_edge_mm,
+)
 
 LABELLED = {"sacrum": Structure.SACRUM, "canal": Structure.SACRAL_CANAL, "hip_left": Structure.HIP_LEFT,
             "hip_right": Structure.HIP_RIGHT, "l5": Structure.L5}
@@ -36,7 +57,9 @@ class LeakTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
-    """A scan and everything that is true about it, on one grid. `anatomy` is as if no cement were there."""
+    """A scan and everything that is true about it, on one grid. `anatomy` is as if no cement were there; `drawn`:
+    parameters of style, scanner, body, objects and operation, as JSON can hold them.
+    """
 
     ct: Volume
     anatomy: LabelMap
@@ -44,24 +67,7 @@ class Case:
     leaks: LabelMap
     metal: LabelMap
     truth: tuple[LeakTruth, ...]
-
-
-def draw_plan(rng: np.random.Generator) -> Plan:
-    """Plans for training: every mechanism about equally often, near-misses, metal in almost half of the cases."""
-    if rng.random() < 0.18:
-        volumes: tuple[float, ...] = ()
-    else:
-        volumes = tuple(float(np.exp(rng.uniform(np.log(0.3), np.log(8)))) for _ in range(int(rng.choice([1, 2, 3],
-                                                                                       p=[0.6, 0.3, 0.1]))))
-    leaks = int(rng.choice([0, 1, 2, 3], p=[0.25, 0.35, 0.25, 0.15])) if volumes else 0
-    names = tuple(str(n) for n in rng.choice(list(MECHANISMS), size=leaks, replace=True))
-    metal = tuple(str(n) for n in rng.choice(METAL_KINDS, size=int(rng.choice([0, 1, 2], p=[0.55, 0.3, 0.15]))))
-    calcium = tuple(str(n) for n in rng.choice(CALCIUM_KINDS, size=int(rng.integers(0, 3))))
-    other = tuple(str(n) for n in rng.choice(["l5", "hip_left", "hip_right", "l4"],
-                                             size=int(rng.random() < 0.2)))
-    return Plan(injections=tuple(draw_injection(rng, ml) for ml in volumes),
-                leaks=tuple(LeakPlan(mechanism=name) for name in names), hardware=metal, calcium=calcium,
-                other_cement=other)
+    drawn: Mapping[str, object] = field(default_factory=dict)
 
 
 def draw_injection(rng: np.random.Generator, volume_ml: float) -> Injection:
@@ -74,72 +80,136 @@ def draw_injection(rng: np.random.Generator, volume_ml: float) -> Injection:
 
 
 def draw_case(rng: np.random.Generator, scene: Scene, *, wild: bool) -> Case:
-    """A random training case on the scene's grid."""
-    plan = draw_plan(rng)
-    return scan(rng, scene, operate(rng, scene, plan), style=draw_style(rng, wild=wild),
-                scanner=draw_scanner(rng, wild=wild), cut=bool(rng.random() < 0.3))
+    """A random training case on the scene's grid, as a scan of any slices looks once it is brought to that grid."""
+    plan = draw_training_plan(rng)
+    plan = replace(plan, hardware=plan.hardware + _extra(rng, METAL_KINDS, 0.1),
+                   calcium=plan.calcium + _extra(rng, CALCIUM_KINDS, 0.2))
+    return scan(rng, scene, operate(rng, scene, plan), style=draw_style(rng, wild=wild, patient=plan.patient),
+                scanner=draw_scanner(rng, wild=wild, rebinned=True), cut=bool(rng.random() < 0.3))
+
+
+def _extra(rng: np.random.Generator, kinds: tuple[str, ...], chance: float) -> tuple[str, ...]:
+    return (str(rng.choice(kinds)),) if rng.random() < chance else ()
 
 
 def scan(rng: np.random.Generator, scene: Scene, operation: Operation, *, style: TissueStyle,
          scanner: Scanner, cut: bool = False) -> Case:
-    """The CT of an operation, with hardware and everything that is true about it; `cut`: a part of it only."""
-    plan, cement = operation.plan, operation.cement(scene)
-    objects = [o for kind in plan.hardware + plan.calcium if (o := draw_object(rng, scene, kind)) is not None]
-    tip = operation.bodies[0].tip_lps_mm if operation.bodies else choose_tip(rng, scene)
-    hu = paint(rng, scene, style, tip if any(i.lesion for i in plan.injections) else None)
-    metal = _add_dense(rng, hu, scene, objects, cement, style)
-    cement = np.where(metal, np.float32(1.0), cement)
-    dense = scene.geometry.to_lps(np.argwhere((cement < 0) | metal))
-    hu = acquire(rng, hu, scene, scanner, dense)
-    seen = np.ones(hu.shape, dtype=bool)
-    if cut:
-        seen[:] = False
-        seen[draw_field_of_view(rng, scene.geometry.shape)] = True
-        hu[~seen] = rng.choice([-1024.0, -1000.0, 0.0])
-    return _label(scene, hu, (cement < 0) & seen, metal & seen, list(operation.leaks), seen)
+    """The CT of an operation, with hardware and everything that is true about it; `cut`: a part of it only.
+
+    Where the scene brings a real CT, its own values stay, and only what was done and put in is added.
+    """
+    plan, geometry = operation.plan, scene.geometry
+    body = draw_body(rng, scene, skin_behind_mm=style.skin_behind_mm, prone=scanner.prone)
+    hu, fracture = _patient(rng, scene, operation, (style, scanner, body))
+    cement = operation.cement(scene)
+    paint_cement(rng, hu, scene, cement, style)
+    objects = [o for kind in plan.hardware + plan.calcium if (o := draw_object(rng, scene, kind, body)) is not None]
+    metal = _add_objects(hu, scene, objects)
+    cement[metal] = FAR_MM
+    if scanner.tilt_deg:
+        hu = tilted(hu, geometry, scanner.tilt_deg, beyond=scanner.padding_hu)
+    hu = acquire(rng, hu, geometry, scanner, body.size_mm, over=scene.background)
+    if style.wild and scene.background is None and rng.random() < 0.6:
+        miscalibrate(rng, hu)
+    seen = _seen(rng, scene, scanner, cut=cut)
+    hu[~seen] = scanner.padding_hu
+    case = _label(scene, hu, cement, metal, operation, (scanner.tilt_deg, seen))
+    return replace(case, drawn=_drawn(operation, objects, style=asdict(style), scanner=asdict(scanner),
+                                      body=asdict(body), fracture=fracture))
 
 
-def _add_dense(rng: np.random.Generator, hu: Field, scene: Scene, objects: list[DenseObject], cement: Field,
-               style: TissueStyle) -> npt.NDArray[np.bool_]:
-    """Paint cement, then calcium and metal over it, with partial volume; returns where metal is."""
-    edge = float(scene.geometry.spacing_mm.max()) + style.soft_edge_mm
+def _patient(rng: np.random.Generator, scene: Scene, operation: Operation,
+             how: tuple[TissueStyle, Scanner, Body]) -> tuple[Field, dict[str, float | str]]:
+    """True HU before cement and metal, with lesions and needle holes; and the fracture's parameters."""
+    style, scanner, body = how
+    plan = operation.plan
+    if scene.background is not None:
+        hu = scene.background.copy()
+    else:
+        hu = paint(rng, scene, style, body, gas="gas" in plan.clutter or style.wild)
+        if style.wild:
+            textures(rng, hu, scene)
+            clutter(rng, hu, scene)
+            if rng.random() < 0.2:
+                invert_soft(rng, hu)
+        if scanner.table and "table" in plan.clutter:
+            paint_table(rng, hu, scene, body)
+        if "arms" in plan.clutter:
+            paint_arms(rng, hu, scene, style, body)
+    fracture = paint_fracture(rng, hu, scene) if plan.fracture else {}
+    paint_lesions(rng, hu, scene, operation.lesions)
+    if operation.tracks:
+        paint_holes(rng, hu, scene, operation.holes(scene))
+    return hu, fracture
+
+
+def _add_objects(hu: Field, scene: Scene, objects: list[DenseObject]) -> npt.NDArray[np.bool_]:
+    """Calcium, contrast and metal over all else, by the share of each voxel they fill; returns where metal is."""
+    edge = np.float32(voxel_edge_mm(scene))
     metal = np.zeros(hu.shape, dtype=bool)
-    if (cement < edge).any():
-        base = rng.uniform(700, 3600) if style.wild else rng.uniform(1100, 3200)
-        grain = smooth_noise(rng, hu.shape, rng.uniform(1, 4))
-        value = np.float32(base) * (1 + np.float32(rng.uniform(0, 0.22)) * grain)
-        cover = np.clip(0.5 - cement / edge, 0, 1)
-        hu += cover * (np.maximum(value, 500) - hu)
     for item in objects:
-        cover = np.clip(0.5 - item.distance / edge, 0, 1)
-        hu += cover * np.maximum(np.float32(item.hu) - hu, 0)
+        target = hu[item.box]
+        target += np.clip(0.5 - item.distance / edge, 0, 1) * np.maximum(np.float32(item.hu) - target, 0)
         if item.metal:
-            metal |= item.distance < 0
+            metal[item.box] |= item.distance < 0
     return metal
 
 
-def _label(scene: Scene, hu: Field, cement: npt.NDArray[np.bool_], metal: npt.NDArray[np.bool_],
-           leaks: list[LeakBody], seen: npt.NDArray[np.bool_]) -> Case:
+def _seen(rng: np.random.Generator, scene: Scene, scanner: Scanner, *, cut: bool) -> npt.NDArray[np.bool_]:
+    """What the scan shows: not beyond its field of view, its ends, or the wedges that a tilted gantry leaves out."""
+    seen = np.ones(scene.geometry.shape, dtype=bool)
+    if cut:
+        seen[:] = False
+        seen[draw_field_of_view(rng, scene.geometry.shape)] = True
+    view = round_view(scene, scanner)
+    if view is not None:
+        seen &= view
+    if scanner.tilt_deg:
+        seen &= tilted(np.ones(seen.shape, dtype=np.float32), scene.geometry, scanner.tilt_deg, beyond=0.0) > 0.5
+    return seen
+
+
+def _label(scene: Scene, hu: Field, cement: Field, metal: npt.NDArray[np.bool_], operation: Operation,
+           view: tuple[float, npt.NDArray[np.bool_]]) -> Case:
     """Labels end where the field of view ends: nothing can be known beyond it."""
-    geometry = scene.geometry
+    tilt_deg, seen = view
+    geometry = tilted_grid(scene.geometry, tilt_deg) if tilt_deg else scene.geometry
+
+    def within(distance: Field) -> npt.NDArray[np.bool_]:
+        if tilt_deg:
+            distance = tilted(distance, scene.geometry, tilt_deg, beyond=FAR_MM)
+        inside: npt.NDArray[np.bool_] = (distance < 0) & seen
+        return inside
+
     anatomy = np.zeros(geometry.shape, dtype=np.uint8)
     for name, structure in LABELLED.items():
-        anatomy[(scene.distance[name] < 0) & seen] = structure
-    outside = cement & (anatomy != Structure.SACRUM)
+        if name in scene.distance:
+            anatomy[within(scene.distance[name])] = structure
+    hard = within(cement)
+    outside = hard & (anatomy != Structure.SACRUM)
     numbers = np.zeros(geometry.shape, dtype=np.uint8)
     truth: list[LeakTruth] = []
-    for leak in leaks:
-        part = outside & (leak.distance < 0) & (numbers == 0)
+    for leak in operation.leaks:
+        part = outside & within(leak.distance) & (numbers == 0)
         if part.any():
             number = len(truth) + 1
             numbers[part] = number
             truth.append(LeakTruth(number=number, site=leak.site, mechanism=leak.mechanism,
                                    volume_ml=float(part.sum()) * geometry.voxel_ml))
+    steel = within(np.where(metal, np.float32(-1), np.float32(1))) & ~hard
     return Case(ct=Volume(hu=np.rint(hu).astype(np.int16), geometry=geometry),
                 anatomy=LabelMap(labels=anatomy, geometry=geometry),
-                cement=LabelMap(labels=cement, geometry=geometry),
+                cement=LabelMap(labels=hard, geometry=geometry),
                 leaks=LabelMap(labels=numbers, geometry=geometry),
-                metal=LabelMap(labels=metal, geometry=geometry), truth=tuple(truth))
+                metal=LabelMap(labels=steel, geometry=geometry), truth=tuple(truth))
+
+
+def _drawn(operation: Operation, objects: list[DenseObject], **more: Mapping[str, object]) -> dict[str, object]:
+    """Every parameter drawn after the plan, as JSON can hold it."""
+    parts = {"lesions": operation.lesions, "tracks": operation.tracks, "bodies": operation.bodies,
+             "leaks": operation.leaks, "objects": objects}
+    return {**{name: dict(values) for name, values in more.items()},
+            **{name: [dict(part.drawn) for part in found] for name, found in parts.items()}}
 
 
 def centred_grid(size_mm: tuple[float, float, float], spacing_mm: tuple[float, float, float],

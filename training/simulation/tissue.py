@@ -1,17 +1,30 @@
-"""Hounsfield units for everything that is not cement or metal."""
+"""Hounsfield units for everything that is not cement or metal: bones by age and density, lesions, holes, fractures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sacroleak.training.simulation.noise import smooth_noise
-from sacroleak.training.simulation.scene import Field, Scene
-from sacroleak.training.simulation.shapes import add_ball, add_tube, empty, roughen
+from sacroleak.training.simulation.body import Body
+from sacroleak.training.simulation.lesion import Lesion
+from sacroleak.training.simulation.noise import Field, smooth_noise
+from sacroleak.training.simulation.plan import LesionKind, Patient
+from sacroleak.training.simulation.readout import box_where
+from sacroleak.training.simulation.scene import Scene
+from sacroleak.training.simulation.soft_tissue import AIR_HU, SoftStyle, soft_tissue
 
-AIR_HU = -1000.0
-BONES = ("sacrum", "hip_left", "hip_right", "l5", "l4", "femur_left", "femur_right", "coccyx")
+HEALTHY_HU = 226.0
+"""Trabecular HU of L1 under 30 years; it falls by 2.5 a year to 89 at 90 and more (Jang et al., Radiology 2019;291:360,
+20374 adults; L1). `Patient.density` scales it."""
+BONES = {"sacrum": 0.75, "hip_left": 0.85, "hip_right": 0.85, "l5": 1.0, "l4": 1.0, "femur_left": 1.1,
+         "femur_right": 1.1, "coccyx": 0.7}
+"""Trabecular density of each bone against L1's; assumptions, S1 being looser than the lumbar spine."""
+ALA_SHARE = 0.55
+"""The ala holds little more than fat in age: its trabeculae against those of the sacral bodies; an assumption."""
+SCLEROTIC_HU = (400.0, 900.0)
+SOFT_LESION_HU = (15.0, 85.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +35,8 @@ class TissueStyle:
     fat_hu: float
     muscle_hu: float
     organ_hu: float
+    vessel_hu: float
+    bladder_hu: float
     trabecular_hu: float
     trabecular_texture_hu: float
     cortex_hu: float
@@ -30,165 +45,225 @@ class TissueStyle:
     canal_hu: float
     skin_behind_mm: float
     subcutaneous_mm: float
+    marbling: float
+    mottle_hu: float
+    iliacus_mm: float
+    bowel: int
     gas_share: float
-    lesion: str
+    sclerosis_hu: float
+    cement_hu: float
+    cement_grain: float
+    cement_voids: float
     soft_edge_mm: float
 
 
-def draw_style(rng: np.random.Generator, *, wild: bool) -> TissueStyle:
-    """Realistic styles span age, sex and osteoporosis; wild ones so much more that intensity alone says nothing."""
+def draw_style(rng: np.random.Generator, *, wild: bool, patient: Patient | None = None) -> TissueStyle:
+    """Realistic styles follow the patient, or span age, sex and osteoporosis where none is given; wild ones go so far
+    beyond that intensity alone says nothing.
+    """
     u = rng.uniform
-    trabecular = u(-40, 320)
-    cortex = u(350, 1500)
+    density = patient.density if patient is not None else float(np.clip(rng.normal(0.7, 0.3), 0.05, 1.5))
+    age = patient.age if patient is not None else float(u(25, 92))
+    fat = patient.subcutaneous_mm if patient is not None else float(u(3, 60))
+    # The spread among people of one age is 40 HU; most of it is in `density` already.
+    trabecular = HEALTHY_HU * density + rng.normal(0, 12)
+    cortex = u(550, 1250) * np.clip(0.75 + 0.25 * density, 0.7, 1.15)
     if wild:
         trabecular, cortex = u(-100, 800), u(200, 1700)
+    cement = u(500, 1100) if rng.random() < 0.12 else u(1100, 3300)
     return TissueStyle(
         wild=wild,
-        fat_hu=u(-300, 200) if wild else u(-125, -70),
-        muscle_hu=u(-250, 300) if wild else u(25, 80),
-        organ_hu=u(-250, 300) if wild else u(-10, 110),
-        trabecular_hu=trabecular,
-        trabecular_texture_hu=u(10, 130),
-        cortex_hu=max(cortex, trabecular + 60),
-        cortex_mm=u(0.4, 2.8),
-        disc_hu=u(-200, 350) if wild else u(40, 140),
-        canal_hu=u(-250, 300) if wild else u(-90, 45),
-        skin_behind_mm=u(8, 90),
-        subcutaneous_mm=u(3, 45),
-        gas_share=u(0, 0.35) if rng.random() < 0.6 else 0.0,
-        lesion=str(rng.choice(["none", "lytic", "sclerotic", "mixed"], p=[0.35, 0.3, 0.2, 0.15])),
-        soft_edge_mm=u(0.0, 0.6),
-    )
+        fat_hu=u(-300, 200) if wild else u(-118, -80),
+        muscle_hu=u(-250, 300) if wild else u(30, 68) - 0.15 * max(age - 50, 0),
+        organ_hu=u(-250, 300) if wild else u(-10, 60), vessel_hu=u(-250, 300) if wild else u(32, 55),
+        bladder_hu=u(-250, 300) if wild else u(-3, 18),
+        trabecular_hu=trabecular, trabecular_texture_hu=u(10, 130) if wild else u(12, 60) * (0.5 + density),
+        cortex_hu=max(cortex, trabecular + 60), cortex_mm=u(0.4, 2.8) if wild else u(0.8, 2.2) * (0.6 + 0.4 * density),
+        disc_hu=u(-200, 350) if wild else u(40, 140), canal_hu=u(-250, 300) if wild else u(-80, 45),
+        skin_behind_mm=fat + u(6, 22), subcutaneous_mm=fat,
+        marbling=u(0, 0.5) if wild else float(np.clip(0.004 * (age - 25) + rng.normal(0, 0.05), 0.0, 0.45)),
+        mottle_hu=u(0, 200) if wild else u(8, 35), iliacus_mm=u(2, 12), bowel=int(rng.integers(1, 8)),
+        gas_share=u(0.1, 0.9), sclerosis_hu=u(50, 450) if rng.random() < (0.25 if age < 45 else 0.6) else 0.0,
+        cement_hu=u(500, 3600) if wild else cement, cement_grain=u(0, 0.25), cement_voids=u(0, 1) ** 2,
+        soft_edge_mm=u(0.0, 0.6))
 
 
-def paint(rng: np.random.Generator, scene: Scene, style: TissueStyle, lesion_at: np.ndarray | None) -> Field:
-    """HU of soft tissue, bowel, bones and lesion on the scene's grid, with partial volume at every bone's surface."""
-    hu = _soft_tissue(rng, scene, style)
-    edge = float(scene.geometry.spacing_mm.max()) + style.soft_edge_mm
-    _mix(hu, style.canal_hu + 15 * smooth_noise(rng, hu.shape, 4), _cover(scene.distance["canal"], edge))
+def paint(rng: np.random.Generator, scene: Scene, style: TissueStyle, body: Body, *, gas: bool = True) -> Field:
+    """HU of soft tissue, bowel and bones on the scene's grid, with partial volume at every bone's surface."""
+    soft = SoftStyle(fat_hu=style.fat_hu, muscle_hu=style.muscle_hu, organ_hu=style.organ_hu,
+                     vessel_hu=style.vessel_hu, bladder_hu=style.bladder_hu, subcutaneous_mm=style.subcutaneous_mm,
+                     marbling=style.marbling, mottle_hu=style.mottle_hu, iliacus_mm=style.iliacus_mm,
+                     bowel=style.bowel, gas=style.gas_share if gas else 0.0)
+    hu = soft_tissue(rng, scene, soft, body)
+    edge = voxel_edge_mm(scene) + style.soft_edge_mm
+    _fill(hu, scene.distance["canal"], edge, style.canal_hu)
     if "disc" in scene.distance:
-        _mix(hu, np.float32(style.disc_hu), _cover(scene.distance["disc"], edge))
-    texture = smooth_noise(rng, hu.shape, rng.uniform(1.0, 3.0))
-    patches = smooth_noise(rng, hu.shape, rng.uniform(8, 20))
+        _fill(hu, scene.distance["disc"], edge, style.disc_hu)
+    spacing = float(scene.geometry.spacing_mm.min())
+    texture = smooth_noise(rng, hu.shape, rng.uniform(1.0, 3.0) / spacing)
+    patches = smooth_noise(rng, hu.shape, rng.uniform(12, 30) / spacing)
     for name in BONES:
         if name in scene.distance:
-            _paint_bone(rng, hu, scene.distance[name], style, (texture, patches, edge))
-    _sclerose_joints(rng, hu, scene)
-    if style.lesion != "none" and lesion_at is not None:
-        _paint_lesion(rng, hu, scene, style, lesion_at)
+            _paint_bone(rng, hu, scene, name, style, (texture, patches, edge))
+    if style.sclerosis_hu > 0:
+        _sclerose_joints(rng, hu, scene, style.sclerosis_hu)
     return hu
 
 
-def _soft_tissue(rng: np.random.Generator, scene: Scene, style: TissueStyle) -> Field:
-    shape = scene.geometry.shape
-    spacing = float(scene.geometry.spacing_mm.min())
-    skin = _skin_distance(rng, scene, style)
-    near_bone = np.minimum.reduce([scene.distance[n] for n in ("sacrum", "hip_left", "hip_right", "l5")])
-    blobs = smooth_noise(rng, shape, rng.uniform(12, 30) / spacing)
-    fine = smooth_noise(rng, shape, rng.uniform(3, 8) / spacing)
-    streaks = blobs + 0.5 * fine
-    hu = np.where(streaks > rng.uniform(-0.3, 0.9), np.float32(style.muscle_hu), np.float32(style.fat_hu))
-    hu = np.where((blobs - fine > 1.1) & (near_bone > 4), np.float32(style.organ_hu), hu)
-    hu = np.where(-skin < style.subcutaneous_mm, np.float32(style.fat_hu), hu).astype(np.float32)
-    hu += 8 * fine
-    _bowel(rng, hu, scene, style, near_bone)
-    if style.wild:
-        for _ in range(int(rng.integers(0, 5))):
-            mask = smooth_noise(rng, shape, rng.uniform(5, 30) / spacing) > rng.uniform(0.8, 1.8)
-            hu[mask] = rng.uniform(-900, 900)
-    hu[skin > 0] = AIR_HU
-    return hu
+def voxel_edge_mm(scene: Scene) -> float:
+    """Over how many millimetres a surface fades within voxels: their side, on average."""
+    return float(np.cbrt(np.prod(scene.geometry.spacing_mm)))
 
 
-def _skin_distance(rng: np.random.Generator, scene: Scene, style: TissueStyle) -> Field:
-    """Rough distance to an oval body's surface, negative inside; the back lies `skin_behind_mm` behind the sacrum."""
-    x, y, z = (axis.astype(np.float32) for axis in scene.axes)
-    inside = np.argwhere(scene.distance["sacrum"] < 0)
-    back = float(scene.geometry.to_lps(inside.max(axis=0))[1]) if len(inside) else 40.0
-    half_x, half_y = rng.uniform(140, 230), rng.uniform(95, 165)
-    centre_y = back + style.skin_behind_mm - half_y
-    radial = np.sqrt((x[:, None] / half_x) ** 2 + ((y[None, :] - centre_y) / half_y) ** 2)
-    distance = (radial - 1) * half_y
-    return np.broadcast_to(distance[:, :, None], (len(x), len(y), len(z))).astype(np.float32)
+def mix(hu: Field, value: Field | float, distance: Field, edge: float) -> None:
+    """Put `value` where `distance` is negative, in place, by the share of each voxel that it covers."""
+    hu += np.clip(0.5 - distance / np.float32(edge), 0, 1) * (value - hu)
 
 
-def _bowel(rng: np.random.Generator, hu: Field, scene: Scene, style: TissueStyle, near_bone: Field) -> None:
-    """Gas, stool and oral contrast as rounded loops in front of the bones."""
-    x, y, z = scene.axes
-    front = scene.geometry.to_lps(np.zeros(3))
-    for _ in range(int(rng.poisson(4 * style.gas_share + 1.2))):
-        loop = empty(scene)
-        centre = front + rng.uniform(0, 1, size=3) * (x[-1] - x[0], (y[-1] - y[0]) * 0.55, z[-1] - z[0])
-        turns = centre + np.cumsum(rng.normal(0, 9, size=(int(rng.integers(1, 6)), 3)), axis=0)
-        add_tube(loop, scene, turns, rng.uniform(6, 20))
-        inside = (loop < 0) & (near_bone > 5)
-        hu[inside] = rng.choice([-900.0, rng.uniform(-100, 80), rng.uniform(150, 1200)],
-                                p=[style.gas_share + 0.1, 0.75 - style.gas_share, 0.15])
+def _fill(hu: Field, distance: Field, edge: float, value: float) -> None:
+    box = box_where(distance < edge)
+    if box is not None:
+        mix(hu[box], np.float32(value), distance[box], edge)
 
 
-def _paint_bone(rng: np.random.Generator, hu: Field, distance: Field, style: TissueStyle,
+def _paint_bone(rng: np.random.Generator, hu: Field, scene: Scene, name: str, style: TissueStyle,
                 material: tuple[Field, Field, float]) -> None:
     texture, patches, edge = material
-    box = _inside_box(distance, edge)
+    whole = scene.distance[name]
+    box = box_where(whole < edge)
     if box is None:
         return
-    d = distance[box]
-    shift = rng.normal(0, 40)
-    marrow = (style.trabecular_hu + shift + style.trabecular_texture_hu * texture[box]
-              + 0.7 * style.trabecular_texture_hu * patches[box])
-    thickness = style.cortex_mm * np.float32(np.exp(rng.normal(0, 0.2))) * np.clip(1 + 0.4 * patches[box], 0.1, 2.5)
-    shell = np.clip((d + thickness) / edge + 0.5, 0, 1)
-    bone = marrow + (style.cortex_hu * np.clip(1 + 0.12 * texture[box], 0.5, 1.5) - marrow) * shell
-    cover = np.clip(0.5 - d / edge, 0, 1)
-    hu[box] += cover * (bone - hu[box])
+    d, fine, wide = whole[box], texture[box], patches[box]
+    level = style.trabecular_hu * (1.0 if style.wild else BONES[name]) + rng.normal(0, 40 if style.wild else 10)
+    marrow = np.float32(level) + np.float32(style.trabecular_texture_hu) * (fine + 0.7 * wide)
+    if name == "sacrum" and not style.wild:
+        lateral = np.clip((np.abs(scene.axes[0][box[0]]) - 16) / 12, 0, 1).astype(np.float32)[:, None, None]
+        # Fat fills what the trabeculae leave.
+        marrow += lateral * np.float32(1 - ALA_SHARE) * np.float32(-60 - 0.6 * max(level, 0.0))
+    thickness = np.float32(style.cortex_mm * np.exp(rng.normal(0, 0.2))) * np.clip(1 + 0.4 * wide, 0.1, 2.5)
+    shell = np.clip((d + thickness) / np.float32(edge) + 0.5, 0, 1)
+    bone = marrow + (np.float32(style.cortex_hu) * np.clip(1 + 0.12 * fine, 0.5, 1.5) - marrow) * shell
+    mix(hu[box], bone, d, edge)
 
 
-def _sclerose_joints(rng: np.random.Generator, hu: Field, scene: Scene) -> None:
+def _sclerose_joints(rng: np.random.Generator, hu: Field, scene: Scene, dense_hu: float) -> None:
     """Dense bone beside the sacroiliac joints, as age brings it."""
-    if rng.random() < 0.5:
-        return
     hips = np.minimum(scene.distance["hip_left"], scene.distance["hip_right"])
-    bone = np.minimum(hips, scene.distance["sacrum"])
-    other = np.maximum(hips, scene.distance["sacrum"])
-    reach = rng.uniform(4, 9)
-    dense = (bone < 0) & (other < reach)
-    hu[dense] += np.float32(rng.uniform(50, 450)) * (1 - other[dense] / np.float32(reach))
+    sacrum = scene.distance["sacrum"]
+    reach = np.float32(rng.uniform(4, 9))
+    box = box_where((hips < reach) & (sacrum < reach))
+    if box is not None:
+        bone, other = np.minimum(hips[box], sacrum[box]), np.maximum(hips[box], sacrum[box])
+        hu[box] += np.float32(dense_hu) * np.clip(1 - other / reach, 0, 1) * np.clip(-bone, 0, 1)
 
 
-def _paint_lesion(rng: np.random.Generator, hu: Field, scene: Scene, style: TissueStyle, centre: np.ndarray) -> None:
-    """Metastasis around `centre` (LPS mm): lytic lesions take the cortex with them, sclerotic ones reach 900 HU."""
-    lesion = empty(scene)
-    for _ in range(int(rng.integers(1, 5))):
-        add_ball(lesion, scene, centre + rng.normal(0, 6, size=3), float(rng.uniform(5, 15)))
+def paint_lesions(rng: np.random.Generator, hu: Field, scene: Scene, lesions: Sequence[Lesion]) -> None:
+    """Tumour in place of bone: soft tissue, dense bone of 400 to 900 HU, or both; some lytic ones with a dense rim."""
+    spacing, edge = float(scene.geometry.spacing_mm.min()), voxel_edge_mm(scene)
+    for lesion in lesions:
+        box = box_where(lesion.distance < 4)
+        if box is None:
+            continue
+        distance = lesion.distance[box]
+        grain = smooth_noise(rng, distance.shape, rng.uniform(1.5, 4) / spacing)
+        soft = np.float32(rng.uniform(*SOFT_LESION_HU)) + 10 * grain
+        dense = np.clip(np.float32(rng.uniform(*SCLEROTIC_HU)) + 90 * grain, *SCLEROTIC_HU)
+        value = dense if lesion.kind is LesionKind.SCLEROTIC else soft
+        if lesion.kind is LesionKind.MIXED:
+            value = np.where(smooth_noise(rng, distance.shape, 6 / spacing) > 0, dense, soft)
+        elif lesion.kind is LesionKind.LYTIC and rng.random() < 0.25:
+            rim = np.clip(1 - np.abs(distance) / np.float32(1.5), 0, 1) * (scene.distance["sacrum"][box] < 0)
+            hu[box] += rim * np.float32(rng.uniform(100, 400))
+        mix(hu[box], value, distance, edge)
+
+
+def paint_holes(rng: np.random.Generator, hu: Field, scene: Scene, holes: Field) -> None:
+    """Needle holes hold blood, some a little air."""
+    _fill(hu, holes, voxel_edge_mm(scene), rng.uniform(20, 70) if rng.random() < 0.8 else -400.0)
+
+
+def paint_fracture(rng: np.random.Generator, hu: Field, scene: Scene) -> dict[str, float | str]:
+    """A vertical line through one ala, lateral to the foramina: an open gap, or the dense band of a healing one."""
+    side = float(rng.choice([-1.0, 1.0]))
+    lateral = side * rng.uniform(24, 38)
+    way = np.array([1.0, rng.normal(0, 0.25), rng.normal(0, 0.2)])
+    way /= np.linalg.norm(way)
     spacing = float(scene.geometry.spacing_mm.min())
-    roughen(lesion, smooth_noise(rng, lesion.shape, rng.uniform(4, 9) / spacing), rng.uniform(0.5, 2.5))
-    within = (lesion < 0) & (scene.distance["sacrum"] < (0.5 if rng.random() < 0.6 else -1.5))
-    if not within.any():
-        return
-    lytic = np.float32(rng.uniform(0, 90)) + 10 * smooth_noise(rng, lesion.shape, 3)
-    dense = np.float32(rng.uniform(400, 900)) + 90 * smooth_noise(rng, lesion.shape, 2)
-    if style.lesion == "mixed":
-        value = np.where(smooth_noise(rng, lesion.shape, 6 / spacing) > 0, dense, lytic)
+    healing = bool(rng.random() < 0.4)
+    half = float(rng.uniform(1.5, 4) if healing else rng.uniform(0.4, 1.6))
+    level, value = float(rng.uniform(-45, 45)), float(rng.uniform(150, 450) if healing else rng.uniform(0, 60))
+    drawn: dict[str, float | str] = {"kind": "healing" if healing else "gap", "lateral_mm": lateral,
+                                     "width_mm": 2 * half, "hu": value}
+    box = box_where(scene.distance["sacrum"] < 0)
+    if box is None:
+        return drawn
+    x, y, z = (axis[s].astype(np.float32) for axis, s in zip(scene.axes, box, strict=True))
+    sheet = ((x - lateral) * way[0])[:, None, None] + (y * way[1])[None, :, None] + (z * way[2])[None, None, :]
+    sheet = sheet.astype(np.float32) + 2 * smooth_noise(rng, sheet.shape, 12 / spacing)
+    # It ends at a level: fractures of insufficiency seldom run all the way down.
+    crack = np.maximum(np.abs(sheet) - np.float32(half), (np.float32(level) - z)[None, None, :])
+    crack = np.maximum(crack, scene.distance["sacrum"][box] - np.float32(0.5))
+    target = hu[box]
+    if healing:
+        target += np.clip(0.5 - crack / np.float32(voxel_edge_mm(scene)), 0, 1) * np.float32(value)
     else:
-        value = dense if style.lesion == "sclerotic" else lytic
-    hu[within] = value[within]
+        mix(target, np.float32(value), crack, voxel_edge_mm(scene))
+    return drawn
 
 
-def _cover(distance: Field, edge: float) -> Field:
-    cover: Field = np.clip(0.5 - distance / np.float32(edge), 0, 1)
-    return cover
+def paint_cement(rng: np.random.Generator, hu: Field, scene: Scene, cement: Field, style: TissueStyle) -> None:
+    """Cement of the style's density: opacifier in clumps, bubbles within, thinner mixture at some of its ends.
+
+    Voxels get the share of cement they hold, no more: the rest of partial volume is the scanner's.
+    """
+    edge = voxel_edge_mm(scene)
+    box = box_where(cement < edge)
+    if box is None:
+        return
+    distance = cement[box]
+    spacing = float(scene.geometry.spacing_mm.min())
+    grain = smooth_noise(rng, distance.shape, rng.uniform(1, 4) / spacing)
+    value = np.float32(style.cement_hu) * (1 + np.float32(style.cement_grain) * grain)
+    wide = smooth_noise(rng, distance.shape, rng.uniform(6, 14) / spacing)
+    value *= 1 - np.float32(0.45) * np.clip(wide - 1, 0, 1)
+    np.maximum(value, 500, out=value)
+    # Bubbles well inside: cement around them stays labelled as one body.
+    bubbles = (grain > 3.2 - 1.2 * style.cement_voids) & (distance < -1.5)
+    value[bubbles] *= np.float32(0.25)
+    mix(hu[box], value, distance, edge)
 
 
-def _mix(hu: Field, value: Field | np.float32, cover: Field) -> None:
-    hu += cover * (value - hu)
+def paint_table(rng: np.random.Generator, hu: Field, scene: Scene, body: Body) -> None:
+    """The couch: a curved shell with a foam core, a few millimetres under the body."""
+    x, y, _ = scene.axes
+    low = body.rest_mm + body.down * (rng.uniform(1, 8) - rng.uniform(0.0002, 0.0012) * x[:, None] ** 2 * 0)
+    depth = body.down * (y[None, :] - low) + rng.uniform(0.0002, 0.001) * x[:, None] ** 2
+    thick = rng.uniform(15, 45)
+    shell = np.minimum(np.abs(depth), np.abs(depth - thick)) - 1.2
+    edge = float(scene.geometry.spacing_mm[:2].mean())
+    cover = np.clip(0.5 - shell / edge, 0, 1) * rng.uniform(0.4, 0.9)
+    foam = ((depth > 0) & (depth < thick)) * 60.0
+    table = (cover * (rng.uniform(-250, 150) - AIR_HU) + foam).astype(np.float32)
+    used = np.flatnonzero((table > 1).any(axis=0))
+    if used.size:
+        rows = slice(int(used[0]), int(used[-1]) + 1)
+        part = hu[:, rows]
+        air = np.clip((-700 - part) / 300, 0, 1)
+        part += air * table[:, rows, None]
 
 
-def _inside_box(distance: Field, edge: float) -> tuple[slice, slice, slice] | None:
-    near = distance < edge
-    spans = []
-    for axis in range(3):
-        used = np.flatnonzero(near.any(axis=tuple(a for a in range(3) if a != axis)))
-        if used.size == 0:
-            return None
-        spans.append(slice(int(used[0]), int(used[-1]) + 1))
-    return spans[0], spans[1], spans[2]
+def paint_arms(rng: np.random.Generator, hu: Field, scene: Scene, style: TissueStyle, body: Body) -> None:
+    """Forearms or hands beside the hips: muscle, fat and two shafts of bone in what was air."""
+    x, y, _ = scene.axes
+    for side in (-1.0, 1.0):
+        centre = (body.centre_x_mm + side * (body.half_x_mm + rng.uniform(20, 45)), body.centre_y_mm + rng.normal(0, 30))
+        away = np.hypot(x[:, None] - centre[0], y[None, :] - centre[1])
+        arm = np.where(away < 26, style.muscle_hu, style.fat_hu)
+        for shaft in (-11.0, 11.0):
+            ring = np.hypot(x[:, None] - centre[0], y[None, :] - centre[1] - shaft)
+            arm = np.where(ring < 7, style.cortex_hu if not style.wild else 800.0, arm)
+            arm = np.where(ring < 3.5, style.fat_hu, arm)
+        inside = (away < 34)[:, :, None] & (hu < -600)
+        np.copyto(hu, arm[:, :, None].astype(np.float32), where=inside)
+
+
