@@ -28,6 +28,8 @@ LYTIC, SCLEROTIC = 0.35, 2.5
 """Resistance of tumour against that of sound trabecular bone, 1: soft where it is gone, dense where it has hardened."""
 CORTEX, OUTSIDE = 3.0, 8.0
 """Resistance within a millimetre of the surface, and beyond it: ways through the outside are hardly ever shortest."""
+BLOCKED_MM = 2.5
+"""Farther outside the bone than this no way is looked for."""
 GRAIN = 0.35
 """How much single trabeculae add to the unevenness of any filling."""
 FINEST_MM, COARSEST_MM = 0.9, 2.2
@@ -103,7 +105,7 @@ def meet_volume(body: Field, limit: Field, target_ml: float, geometry: Geometry,
     free = limit < 0
     have = 0
     if fixed is not None:
-        have = int(np.count_nonzero((fixed < 0) & free))
+        have = int(np.count_nonzero(fixed < 0))
         free = free & (fixed >= 0)
     values = body[free]
     wanted = max(0, round(target_ml / geometry.voxel_ml) - have)
@@ -178,7 +180,7 @@ def _onto(values: Field, source: Geometry, target: Geometry) -> Field:
 
 def _resistance(rng: np.random.Generator, grid: Geometry, fields: list[Field | None], kind: LesionKind | None,
                 fill: Mapping[str, float | str]) -> tuple[Field, Field]:
-    """Resistance to flow of each voxel, positive, and the unit-variance texture in it; both of the grid's shape."""
+    """Resistance to flow of each voxel (-1: none gets there), and the unit-variance texture in it."""
     bone, tumour = fields
     if bone is None:
         raise ValueError("resistance: no bone given")
@@ -193,7 +195,9 @@ def _resistance(rng: np.random.Generator, grid: Geometry, fields: list[Field | N
         log += np.clip(0.5 - tumour / 2, 0, 1) * _log_of_tumour(rng, grid, kind)
     log += np.float32(np.log(CORTEX)) * np.clip(bone + 1.5, 0, 1)
     log += np.float32(np.log(OUTSIDE / CORTEX)) * np.clip(bone + 0.5, 0, 1)
-    return np.exp(np.clip(log, -3.0, 4.0)), texture
+    resistance = np.exp(np.clip(log, -3.0, 4.0))
+    resistance[bone > BLOCKED_MM] = -1.0
+    return resistance, texture
 
 
 def _log_of_tumour(rng: np.random.Generator, grid: Geometry, kind: LesionKind) -> Field:
@@ -208,6 +212,9 @@ def _arrival(resistance: Field, grid: Geometry, tips: Points) -> Field:
     """When the front that starts at the tips reaches each voxel, in mm of unit resistance."""
     index = np.clip(np.rint(grid.to_index(tips)).astype(int), 0, np.array(grid.shape) - 1)
     costs, _ = MCP_Geometric(resistance, sampling=tuple(grid.spacing_mm)).find_costs([tuple(i) for i in index.tolist()])
+    reached = np.isfinite(costs)
+    # What is never reached comes last; infinity would spread when the field is smoothed.
+    costs[~reached] = 1.2 * costs[reached].max() if reached.any() else FAR_MM
     return np.asarray(costs, dtype=np.float32)
 
 

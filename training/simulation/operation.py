@@ -9,6 +9,7 @@ import numpy as np
 from sacroleak.training.simulation.cement import Bed, CementBody, Treatment, inject
 from sacroleak.training.simulation.leak import MECHANISMS, SITE_OF, LeakBody, Source
 from sacroleak.training.simulation.lesion import Lesion, draw_lesion
+from sacroleak.training.simulation.near_miss import nearly_leaked
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack, place_needles
 from sacroleak.training.simulation.noise import Field
 from sacroleak.training.simulation.plan import Injection, Plan
@@ -58,9 +59,14 @@ class Operation:
 def operate(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
     """Carry out `plan`: what the anatomy has no room for is left out."""
     done = [t for injection in plan.injections if (t := treat(rng, scene, injection)) is not None]
+    wanted = bool(done) and bool(plan.leaks or plan.near_misses)
+    spaces = Spaces.around(scene) if wanted else None
+    if spaces is not None:
+        done = _near_misses(rng, scene, spaces, plan, done)
+    leaks = () if spaces is None else _leaks(rng, spaces, scene, (plan, done))
     return Operation(plan=plan, lesions=tuple(t.lesion for t in done if t.lesion is not None),
                      tracks=tuple(track for t in done for track in t.tracks), bodies=tuple(t.body for t in done),
-                     leaks=_leaks(rng, scene, plan, done), elsewhere=tuple(_elsewhere(rng, scene, plan)))
+                     leaks=leaks, elsewhere=tuple(_elsewhere(rng, scene, plan)))
 
 
 def treat(rng: np.random.Generator, scene: Scene, injection: Injection) -> Treatment | None:
@@ -74,11 +80,23 @@ def treat(rng: np.random.Generator, scene: Scene, injection: Injection) -> Treat
     return Treatment(lesion=lesion, tracks=tracks, body=body)
 
 
-def _leaks(rng: np.random.Generator, scene: Scene, plan: Plan, done: list[Treatment]) -> tuple[LeakBody, ...]:
+def _near_misses(rng: np.random.Generator, scene: Scene, spaces: Spaces, plan: Plan,
+                 done: list[Treatment]) -> list[Treatment]:
+    """The treatments with the plan's near-misses, each at the first of them that has room for it."""
+    treatments = list(done)
+    for name in plan.near_misses:
+        for n in rng.permutation(len(treatments)):
+            changed = nearly_leaked(rng, Source(scene=scene, spaces=spaces, treatment=treatments[n]), name)
+            if changed is not None:
+                treatments[n] = changed
+                break
+    return treatments
+
+
+def _leaks(rng: np.random.Generator, spaces: Spaces, scene: Scene,
+           what: tuple[Plan, list[Treatment]]) -> tuple[LeakBody, ...]:
     """The leaks that found room, in the plan's order; each from one of the treatments."""
-    spaces = Spaces.around(scene) if done and plan.leaks else None
-    if spaces is None:
-        return ()
+    plan, done = what
     found: list[tuple[int, LeakBody]] = []
     for number, asked in enumerate(plan.leaks):
         for n in rng.permutation(len(done)):
