@@ -51,6 +51,8 @@ NEAR_MM = 9.0
 """... if they lie this near to where the template has one, left-right and up-down."""
 SCALES = (0.6, 1.6)
 """Sizes of an adult's sacrum against the template's, generously."""
+VOLUMES_ML = (60.0, 600.0)
+"""From S1-S3 of a small woman to a large man's sacrum with its canal filled; most have 150 to 350 mL."""
 CANAL_SHIFT_MM = 6.0
 """How far the canal's course may move from where the template puts it to where the hollow is."""
 
@@ -89,6 +91,9 @@ class Fit:
 
 def fit_template(sacrum: Distance, geometry: Geometry) -> Fit:
     """The procedural pelvis whose sacrum lies best on the patient's. Raises InputError if none lies well."""
+    volume_ml = float(np.count_nonzero(sacrum < 0)) * geometry.voxel_ml
+    if not VOLUMES_ML[0] <= volume_ml <= VOLUMES_ML[1]:
+        raise InputError(f"sacrum: {volume_ml:.0f} mL, wanted {VOLUMES_ML[0]:g} to {VOLUMES_ML[1]:g} mL; is it a sacrum?")
     surface = _surface(sacrum < 0, geometry)
     fits = [_fitted(_template(n), surface) for n in range(TEMPLATES)]
     best = min(fits, key=lambda fit: fit.mean_mm)
