@@ -93,7 +93,7 @@ def fit_template(sacrum: Distance, geometry: Geometry) -> Fit:
     """The procedural pelvis whose sacrum lies best on the patient's. Raises InputError if none lies well."""
     volume_ml = float(np.count_nonzero(sacrum < 0)) * geometry.voxel_ml
     if not VOLUMES_ML[0] <= volume_ml <= VOLUMES_ML[1]:
-        raise InputError(f"sacrum: {volume_ml:.0f} mL, wanted {VOLUMES_ML[0]:g} to {VOLUMES_ML[1]:g} mL; is it a sacrum?")
+        raise InputError(f"sacrum: {volume_ml:.0f} mL, wanted {VOLUMES_ML[0]:g} to {VOLUMES_ML[1]:g} mL")
     surface = _surface(sacrum < 0, geometry)
     fits = [_fitted(_template(n), surface) for n in range(TEMPLATES)]
     best = min(fits, key=lambda fit: fit.mean_mm)
