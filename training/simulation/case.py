@@ -131,7 +131,7 @@ def _patient(rng: np.random.Generator, scene: Scene, operation: Operation,
             textures(rng, hu, scene)
             clutter(rng, hu, scene)
             if rng.random() < 0.2:
-                invert_soft(rng, hu)
+                invert_soft(hu)
         if scanner.table and "table" in plan.clutter:
             paint_table(rng, hu, scene, body)
         if "arms" in plan.clutter:

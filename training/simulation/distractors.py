@@ -69,7 +69,7 @@ def artery(rng: np.random.Generator, side: float) -> Points:
     return fine
 
 
-def _calcified_artery(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[list[Piece], float]:
+def _calcified_artery(rng: np.random.Generator, _scene: Scene, _body: Body) -> tuple[list[Piece], float]:
     """Short plaques in the wall of the iliac arteries: hollow, half a ring at most places."""
     pieces = []
     for side in (-1.0, 1.0):
@@ -82,7 +82,7 @@ def _calcified_artery(rng: np.random.Generator, scene: Scene, body: Body) -> tup
     return pieces, float(rng.uniform(300, 1300))
 
 
-def _phlebolith(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[list[Piece], float]:
+def _phlebolith(rng: np.random.Generator, _scene: Scene, _body: Body) -> tuple[list[Piece], float]:
     """Round calcified clots in the veins of the lower pelvis, some with a lucent middle."""
     pieces = []
     for _ in range(int(rng.integers(1, 6))):
@@ -92,7 +92,7 @@ def _phlebolith(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[lis
     return pieces, float(rng.uniform(250, 1300))
 
 
-def _vessel_contrast(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[list[Piece], float]:
+def _vessel_contrast(rng: np.random.Generator, _scene: Scene, _body: Body) -> tuple[list[Piece], float]:
     """Enhanced iliac arteries, or veins, on both sides."""
     radius = rng.uniform(3.5, 7)
     return [Piece(points=artery(rng, side), radius_mm=radius) for side in (-1.0, 1.0) for _ in range(2)], \
@@ -112,18 +112,18 @@ def loop(rng: np.random.Generator, scene: Scene, *, presacral: bool = False) -> 
     return course
 
 
-def _oral_contrast(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[list[Piece], float]:
+def _oral_contrast(rng: np.random.Generator, scene: Scene, _body: Body) -> tuple[list[Piece], float]:
     """Contrast that has sunk in loops of bowel."""
     return [Piece(points=loop(rng, scene), radius_mm=rng.uniform(7, 18)) for _ in range(int(rng.integers(1, 5)))], \
         float(rng.uniform(150, 1300))
 
 
-def _dense_bowel(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[list[Piece], float]:
-    """Dense content of the rectosigmoid, up against the presacral fat; far wider than a vein, less dense than cement."""
+def _dense_bowel(rng: np.random.Generator, scene: Scene, _body: Body) -> tuple[list[Piece], float]:
+    """Dense content of the rectosigmoid, against the presacral fat; far wider than a vein, less dense than cement."""
     return [Piece(points=loop(rng, scene, presacral=True), radius_mm=rng.uniform(8, 17))], float(rng.uniform(130, 650))
 
 
-def _bladder_contrast(rng: np.random.Generator, scene: Scene, body: Body) -> tuple[list[Piece], float]:
+def _bladder_contrast(rng: np.random.Generator, _scene: Scene, _body: Body) -> tuple[list[Piece], float]:
     """Excreted contrast at the bladder's lower wall."""
     place = BLADDER_MM + rng.normal(0, 6, size=3)
     return [Piece(points=np.array([place, place + (rng.normal(0, 6), 0, rng.uniform(0, 15))]),

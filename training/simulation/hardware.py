@@ -112,7 +112,7 @@ def middle_of(scene: Scene, name: str, otherwise: Points) -> Points:
     return scene.geometry.to_lps(inside.mean(axis=0))
 
 
-def _iliosacral_screw(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _iliosacral_screw(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """From the outer ilium through the joint into S1 or S2, with head and sometimes a washer."""
     tip = choose_tip(rng, scene, anywhere=True)
     if tip is None:
@@ -128,7 +128,7 @@ def _iliosacral_screw(rng: np.random.Generator, scene: Scene, body: Body) -> lis
     return pieces
 
 
-def _needle_left(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _needle_left(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """A 13-gauge needle still in the bone, its hub outside."""
     tip = choose_tip(rng, scene, anywhere=bool(rng.random() < 0.3))
     if tip is None:
@@ -137,7 +137,7 @@ def _needle_left(rng: np.random.Generator, scene: Scene, body: Body) -> list[Pie
     return [Piece(points=straight(tip, way, length), radius_mm=NEEDLE_RADIUS_MM)]
 
 
-def _lumbar_screws(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _lumbar_screws(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """Pedicle screws in L5, often S1 too, their heads joined by rods that leave the scan above."""
     centre = middle_of(scene, "l5", L5_MM)
     pieces = []
@@ -163,13 +163,13 @@ def _lumbar_screws(rng: np.random.Generator, scene: Scene, body: Body) -> list[P
     return pieces
 
 
-def _hip(rng: np.random.Generator, scene: Scene) -> tuple[float, Points]:
+def _hip(rng: np.random.Generator, _scene: Scene) -> tuple[float, Points]:
     """A side and the middle of its femoral head."""
     side = float(rng.choice([-1.0, 1.0]))
     return side, HIP_MM * (side, 1, 1) + rng.normal(0, (6, 6, 8))
 
 
-def _hip_prosthesis(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _hip_prosthesis(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """Cup, head, neck and stem of a total hip replacement; the cup sometimes with a screw into the ilium."""
     side, centre = _hip(rng, scene)
     cup = rng.uniform(24, 29)
@@ -186,7 +186,7 @@ def _hip_prosthesis(rng: np.random.Generator, scene: Scene, body: Body) -> list[
     return pieces
 
 
-def _femoral_nail(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _femoral_nail(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """A nail down the femur with a screw through the neck into the head."""
     side, centre = _hip(rng, scene)
     top = centre + np.array([side * rng.uniform(38, 48), 8.0, rng.uniform(5, 20)])
@@ -196,7 +196,7 @@ def _femoral_nail(rng: np.random.Generator, scene: Scene, body: Body) -> list[Pi
                   radius_mm=rng.uniform(3.5, 5.5))]
 
 
-def _plate(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _plate(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """A bent plate with screws on the ilium's surface, or where the grid shows none, anywhere."""
     side = str(rng.choice(["left", "right"]))
     near = np.flatnonzero(np.abs(scene.distance[f"hip_{side}"] - 1.0) < 1.5)
@@ -211,13 +211,13 @@ def _plate(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
                      for at in course[1::3]]
 
 
-def _clutter(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _clutter(rng: np.random.Generator, scene: Scene, _body: Body) -> list[Piece]:
     """A straight piece of metal anywhere."""
     start = rng.uniform(*corners(scene))
     return [Piece(points=straight(start, rng.normal(size=3), rng.uniform(1, 60)), radius_mm=rng.uniform(0.8, 12))]
 
 
-def _stimulator_lead(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _stimulator_lead(rng: np.random.Generator, _scene: Scene, _body: Body) -> list[Piece]:
     """A sacral nerve stimulator's lead: through a foramen of S3, four contacts in front of it, coiling behind."""
     side = float(rng.choice([-1.0, 1.0]))
     front = np.array([side * rng.uniform(18, 28), rng.uniform(-8, 8), rng.uniform(-30, -5)])
@@ -228,7 +228,7 @@ def _stimulator_lead(rng: np.random.Generator, scene: Scene, body: Body) -> list
             *(Piece(points=np.array([c, c + 0.08 * (back - front)]), radius_mm=0.9) for c in contacts)]
 
 
-def _clips(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _clips(rng: np.random.Generator, _scene: Scene, _body: Body) -> list[Piece]:
     """Short surgical clips in the pelvis, in a loose row."""
     start = np.array([rng.uniform(-50, 50), rng.uniform(-75, -20), rng.uniform(-50, 45)])
     places = start + np.cumsum(rng.normal(0, 9, size=(int(rng.integers(2, 9)), 3)), axis=0)
@@ -236,7 +236,7 @@ def _clips(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
             for p in places]
 
 
-def _skin_marker(rng: np.random.Generator, scene: Scene, body: Body) -> list[Piece]:
+def _skin_marker(rng: np.random.Generator, _scene: Scene, body: Body) -> list[Piece]:
     """Dense wires or beads on the skin of the back, as they mark an entry point."""
     x = rng.uniform(-70, 70)
     y = body.centre_y_mm + body.half_y_mm * (1 - (abs(x - body.centre_x_mm) / body.half_x_mm) ** 2.5) ** 0.4

@@ -76,8 +76,9 @@ def _reduced(hu: Field, factors: tuple[int, ...]) -> Field:
         if factor > 1:
             starts = np.arange(0, hu.shape[axis], factor)
             counts = np.diff(np.append(starts, hu.shape[axis]))
-            total = np.add.reduceat(hu, starts, axis=axis, dtype=np.float32)
-            hu = total / counts.reshape([-1 if a == axis else 1 for a in range(3)]).astype(np.float32)
+            total: Field = np.add.reduceat(hu, starts, axis=axis, dtype=np.float32)
+            total /= counts.reshape([-1 if a == axis else 1 for a in range(3)])
+            hu = total
     return hu
 
 
@@ -167,7 +168,7 @@ class _Lines:
         places = np.empty((count, shape[0] * shape[1]), dtype=np.float32)
         for n, angle in enumerate(angles):
             places[n] = ((x * np.cos(angle) + y * np.sin(angle)) / bin_mm + half).ravel()
-        return _Lines(angles=angles, offsets_mm=np.arange(-half, half + 1) * bin_mm, places=places,
+        return _Lines(angles=angles, offsets_mm=np.arange(-half, half + 1, dtype=np.float64) * bin_mm, places=places,
                       pixel_mm=pixel_mm, shape=shape)
 
     def forward(self, dense: Field) -> Field:

@@ -6,6 +6,7 @@ import numpy as np
 
 from sacroleak.training.simulation.hardware import Piece, corners, solid
 from sacroleak.training.simulation.noise import Field, smooth_noise
+from sacroleak.training.simulation.scanner import EXTENDED_HU
 from sacroleak.training.simulation.scene import Scene
 
 FAR_FROM_SACRUM_MM = 10.0
@@ -46,7 +47,7 @@ def textures(rng: np.random.Generator, hu: Field, scene: Scene) -> None:
         hu[where] = np.float32(rng.uniform(-900, DIM_HU)) + np.float32(rng.uniform(0, 60)) * field[where]
 
 
-def invert_soft(rng: np.random.Generator, hu: Field) -> None:
+def invert_soft(hu: Field) -> None:
     """Fat brighter than muscle: what lies between air and bone is mirrored, in place."""
     low, high = -160.0, 140.0
     soft = (hu > low) & (hu < high)
@@ -67,3 +68,4 @@ def miscalibrate(rng: np.random.Generator, hu: Field) -> None:
     hu += np.float32(rng.normal(0, 25) - 1000)
     if rng.random() < 0.5:
         hu += np.float32(rng.uniform(5, 60)) * smooth_noise(rng, hu.shape, max(hu.shape) / 2)
+    np.clip(hu, -1024, EXTENDED_HU, out=hu)

@@ -1,4 +1,4 @@
-"""What a scanner does to the truth: hardened rays, slices, kernel, noise with the kernel's grain, saturation, padding."""
+"""What a scanner does to the truth: hardened rays, slices, kernel, noise with its grain, saturation, padding."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def acquire(rng: np.random.Generator, hu: Field, geometry: Geometry, scanner: Sc
         silent = replace(scanner, noise_hu=0.0)
         real = over + _cut(rng, hu - over, np.zeros(hu.shape[2], np.float32), silent, (spacing, body_mm))
         return np.minimum(real, max(float(over.max()), highest))
-    out = _cut(rng, hu, _lateral_noise(hu, spacing, body_mm), scanner, (spacing, body_mm))
+    out = _cut(rng, hu, _lateral_noise(hu, spacing), scanner, (spacing, body_mm))
     np.clip(out, -1024, highest, out=out)
     return out
 
@@ -142,7 +142,7 @@ def _slices(count: int, step_mm: float, scanner: Scanner) -> tuple[Field | None,
     return into, back
 
 
-def _lateral_noise(hu: Field, spacing: Points, body_mm: tuple[float, float]) -> Field:
+def _lateral_noise(hu: Field, spacing: Points) -> Field:
     """How much lateral noise each slice has beyond a body of water: bone and metal between left and right; (k,)."""
     thin = hu[::2, ::2] if hu.shape[0] * hu.shape[1] > 4 else hu
     across = np.maximum(thin, -200).sum(axis=0) * np.float32(2 * spacing[0] * WATER_PER_MM / 1000)

@@ -124,7 +124,7 @@ def _muscle_tubes(rng: np.random.Generator, scene: Scene) -> Field:
     """Psoas beside L5 and forwards, piriformis from the front of S2 to S4 out to the greater trochanter."""
     out = empty(scene)
     for side in (-1.0, 1.0):
-        psoas = np.array([[side * 36.0, -28, 95], [side * 46.0, -42, 45], [side * 62.0, -68, -5], [side * 80.0, -90, -60]])
+        psoas = np.array([[36.0, -28, 95], [46.0, -42, 45], [62.0, -68, -5], [80.0, -90, -60]]) * (side, 1, 1)
         piriformis = np.array([[side * 22.0, -2, -8], [side * 50.0, 2, -30], [side * 90.0, -8, -48]])
         add_tube(out, scene, psoas + rng.normal(0, 4, size=3), np.array([19, 17, 14, 11]) * rng.uniform(0.7, 1.15))
         add_tube(out, scene, piriformis + rng.normal(0, 4, size=3), np.array([8, 11, 7]) * rng.uniform(0.7, 1.2))

@@ -236,7 +236,7 @@ def paint_cement(rng: np.random.Generator, hu: Field, scene: Scene, cement: Fiel
 def paint_table(rng: np.random.Generator, hu: Field, scene: Scene, body: Body) -> None:
     """The couch: a curved shell with a foam core, a few millimetres under the body."""
     x, y, _ = scene.axes
-    low = body.rest_mm + body.down * (rng.uniform(1, 8) - rng.uniform(0.0002, 0.0012) * x[:, None] ** 2 * 0)
+    low = body.rest_mm + body.down * rng.uniform(1, 8)
     depth = body.down * (y[None, :] - low) + rng.uniform(0.0002, 0.001) * x[:, None] ** 2
     thick = rng.uniform(15, 45)
     shell = np.minimum(np.abs(depth), np.abs(depth - thick)) - 1.2
@@ -256,7 +256,8 @@ def paint_arms(rng: np.random.Generator, hu: Field, scene: Scene, style: TissueS
     """Forearms or hands beside the hips: muscle, fat and two shafts of bone in what was air."""
     x, y, _ = scene.axes
     for side in (-1.0, 1.0):
-        centre = (body.centre_x_mm + side * (body.half_x_mm + rng.uniform(20, 45)), body.centre_y_mm + rng.normal(0, 30))
+        centre = (body.centre_x_mm + side * (body.half_x_mm + rng.uniform(20, 45)),
+                  body.centre_y_mm + rng.normal(0, 30))
         away = np.hypot(x[:, None] - centre[0], y[None, :] - centre[1])
         arm = np.where(away < 26, style.muscle_hu, style.fat_hu)
         for shaft in (-11.0, 11.0):
