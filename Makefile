@@ -8,8 +8,10 @@ OUT ?= demo
 DEVICE ?= cpu
 SURFACES ?=
 BUNDLE ?=
+VERSION ?=
 
-.PHONY: demo test lint bench prepare split train export release evaluate evaluate-real results benchmark contact-sheets check-simulation clean help
+.PHONY: demo test lint bench prepare split train export release evaluate evaluate-real results benchmark register promote \
+        contact-sheets check-simulation clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -69,6 +71,12 @@ contact-sheets: $(VENV)/.dev  ## docs/simulated_*.png: every site and every dist
 
 check-simulation: $(VENV)/.dev  ## metrics/simulation.json: volumes, compartments and label rules of 200 patients
 	$(BIN)/python -m sacroleak.training.check_simulation --count 200
+
+register: $(VENV)/.dev  ## put the released model into MLflow's registry as the challenger
+	$(BIN)/python -m sacroleak.training.register --out artifacts/registered.json $(if $(BUNDLE),--bundle $(BUNDLE))
+
+promote: $(VENV)/.dev  ## make the registry's challenger its champion (VERSION=3 for another one)
+	$(BIN)/python -m sacroleak.training.register promote $(if $(VERSION),--version $(VERSION))
 
 clean:  ## remove what this file built; artifacts/ and models/released/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

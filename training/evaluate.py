@@ -29,13 +29,14 @@ from sacroleak.models.networks import load_segmenter
 from sacroleak.training.benchmark import BenchmarkConfig, load_case
 from sacroleak.training.benchmark import main as make_benchmark
 from sacroleak.training.circumstances import Circumstances, circumstances
+from sacroleak.training.evaluation_run import ABOUT, note_evaluation, note_pictures
 from sacroleak.training.intervals import Bootstrap, Figure
 from sacroleak.training.real_ct import LabelNumbers, RealCt, measure_real_ct, on_ct_grid
 from sacroleak.training.results_page import write_page
 from sacroleak.training.scored_case import FORMAT, CaseRecord, MeasureConfig, Segmenter, measure
 from sacroleak.training.summary import leakage_figures, segmenter_figures
+from sacroleak.training.tracking import UNTRACKED, tracked
 
-ABOUT = "about.json"
 MEASURED_BY = ("baseline.py", "measures.py", "scored_case.py")
 """Files of this room that decide what a record holds."""
 
@@ -153,6 +154,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=Path("configs/evaluate.yaml"))
     parser.add_argument("--scans", type=Path, default=Path("configs/benchmark.yaml"))
     parser.add_argument("--bundle", type=Path, help="folder of a release; the released champion unless given")
+    parser.add_argument("--released", type=Path, help="folder of releases, whose champion is measured")
     parser.add_argument("--anatomies", type=Path, default=Path("artifacts/anatomies"))
     parser.add_argument("--benchmark", type=Path, default=Path("artifacts/benchmark"))
     parser.add_argument("--records", type=Path, default=Path("artifacts/evaluate"))
@@ -170,11 +172,15 @@ def _run(given: argparse.Namespace) -> None:
     config = load_config(given.config, EvaluateConfig)
     places = Places(anatomies=given.anatomies, benchmark=given.benchmark, records=given.records, metrics=given.metrics)
     if given.what != "page":
-        bundle = default_bundle() if given.bundle is None else load_bundle(given.bundle)
+        bundle = default_bundle(given.released) if given.bundle is None else load_bundle(given.bundle)
         now = datetime.now(UTC)
         if given.what == "benchmark":
             scans = load_config(given.scans, BenchmarkConfig)
-            main(config, scans, bundle=bundle, places=places, now=now)
+            with tracked("evaluate", f"evaluate {bundle.name}") as run:
+                records = main(config, scans, bundle=bundle, places=places, now=now)
+                if run is not UNTRACKED:
+                    note_evaluation(run, config, bundle=bundle, metrics=places.metrics)
+                    note_pictures(run, records, benchmark=places.benchmark, segmenter=load_segmenter(bundle, threads=1))
         else:
             ct, labels = read_nifti(given.ct), read_nifti(given.labels)
             numbers = LabelNumbers(sacrum=tuple(given.sacrum), hip_left=given.hips[0], hip_right=given.hips[1],

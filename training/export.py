@@ -15,6 +15,7 @@ from sacroleak.core.whole import whole_file, write_whole
 from sacroleak.models.intensity import CHANNELS
 from sacroleak.models.runtime import OpenVinoNetwork
 from sacroleak.models.segmenter import Probabilities, build_network, export_onnx
+from sacroleak.training.tracking import RUN_FILE, tracked
 from sacroleak.training.train_segmenter import TrainConfig
 
 LARGEST_DIFFERENCE = 2e-3
@@ -52,4 +53,8 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    main(load_config(given.config, TrainConfig), checkpoint=given.checkpoint, out=given.out)
+    written = main(load_config(given.config, TrainConfig), checkpoint=given.checkpoint, out=given.out)
+    if (given.checkpoint.parent / RUN_FILE).is_file():
+        with tracked("export", "export", beside=given.checkpoint.parent) as tracker:
+            tracker.file(written, "network")
+            tracker.file(written.with_suffix(".json"), "network")

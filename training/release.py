@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
-from sacroleak.core.whole import write_whole
+from sacroleak.core.whole import sha256_of, write_whole
 from sacroleak.models.bundle import (
     CHAMPION,
     Bundle,
@@ -23,6 +23,7 @@ from sacroleak.models.bundle import (
     write_bundle,
 )
 from sacroleak.models.intensity import WINDOWS_HU
+from sacroleak.training.tracking import BUNDLE_FOLDER, tracked
 from sacroleak.training.train_segmenter import TrainConfig
 
 OUTPUTS = ["background", "sacrum", "sacral_canal", "hip_left", "hip_right", "l5", "cement", "metal"]
@@ -126,5 +127,10 @@ if __name__ == "__main__":
     given = parser.parse_args()
     exported = {name: (load_config(given.configs / f"train_{name}.yaml", TrainConfig), given.exported / f"{name}.onnx")
                 for name in PASSES}
-    main(load_config(given.config, ReleaseConfig), networks=exported, released=given.released,
-         manifest=given.manifest, now=datetime.now(UTC))
+    settings = load_config(given.config, ReleaseConfig)
+    with tracked("release", f"release {settings.name}") as run:
+        made = main(settings, networks=exported, released=given.released, manifest=given.manifest,
+                    now=datetime.now(UTC))
+        run.settings(settings)
+        run.tags({"bundle": made.name, "bundle_digest": made.digest, "manifest_digest": sha256_of(given.manifest)})
+        run.file(made.folder, BUNDLE_FOLDER)

@@ -84,17 +84,21 @@ def to_sample(case: Case, spec: NetworkSpec) -> Sample:
 
 
 class SyntheticPatches(IterableDataset[Sample]):
-    """Sample n depends on `seed` and n alone, whatever the number of workers, so that a resumed run goes on exactly."""
+    """Sample n depends on `seed` and n alone, whatever the number of workers, so that a resumed run goes on exactly.
 
-    def __init__(self, files: list[Path], spec: NetworkSpec, *, seed: int, start: int) -> None:
+    `every`: samples `start`, `start` + `every` and so on, where several processes share them out.
+    """
+
+    def __init__(self, files: list[Path], spec: NetworkSpec, *, seed: int, start: int, every: int = 1) -> None:
         super().__init__()
-        self.files, self.spec, self.seed, self.start = files, spec, seed, start
+        self.files, self.spec, self.seed, self.start, self.every = files, spec, seed, start, every
 
     def __iter__(self) -> Iterator[Sample]:
         """From sample `start` on, this worker's share."""
         torch.set_num_threads(1)
         worker = get_worker_info()
-        step, number = (worker.num_workers, self.start + worker.id) if worker else (1, self.start)
+        workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
+        step, number = self.every * workers, self.start + self.every * own
         anatomies = [Anatomy.load(f) for f in self.files]
         scene, placed = None, -1
         while True:

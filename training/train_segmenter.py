@@ -1,4 +1,7 @@
-"""Stage: train one of the networks on patches made on the fly. Resumes from its last checkpoint."""
+"""Stage: train one of the networks on patches made on the fly. Resumes from its last checkpoint.
+
+On several GPUs: torchrun --nproc-per-node 4 -m sacroleak.training.train_segmenter --device cuda and the same options.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,27 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnx.numpy_helper
 import torch
 from pydantic import BaseModel, ConfigDict
+from rich.console import Console
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
 from sacroleak.models.segmenter import ANATOMY_CHANNELS, NetworkSpec, build_network
 from sacroleak.training.losses import segmentation_loss
+from sacroleak.training.pictures import learning_curve
+from sacroleak.training.progress import progress
+from sacroleak.training.ranks import ALONE, Rank, joined
 from sacroleak.training.sampling import SyntheticPatches, anatomies_of
+from sacroleak.training.tracking import UNTRACKED, Tracker, data_digest, tracked
 
 
 class TrainConfig(BaseModel):
@@ -43,23 +53,38 @@ class TrainConfig(BaseModel):
     compiled: bool = False
 
 
-class Trainer:
-    """Network, its smoothed copy, optimiser and update count; saved and loaded as one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a run is carried out. `start_from`: an exported network whose weights a new run begins with; one that goes
+    on has its own. `console`: where progress is shown, None for nowhere.
+    """
 
-    def __init__(self, config: TrainConfig, *, device: str) -> None:
+    device: str = "cpu"
+    start_from: Path | None = None
+    rank: Rank = ALONE
+    tracker: Tracker = UNTRACKED
+    console: Console | None = None
+
+
+class Trainer:
+    """Network, its smoothed copy, optimiser, and how many updates and samples there were; saved and loaded as one."""
+
+    def __init__(self, config: TrainConfig, *, device: str, rank: Rank = ALONE) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.device, self.update = config, torch.device(device), 0
+        self.config, self.device, self.rank, self.update, self.samples = config, torch.device(device), rank, 0, 0
         self.network = build_network(config.network).to(self.device)
         self.smooth = build_network(config.network).to(self.device)
         self.smooth.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
+        # Gradients become the mean of all processes', so that all make the same update.
+        self._shared = DistributedDataParallel(self.network) if rank.of > 1 else self.network
         # Compiled, an update takes 0.6 of the time on a CPU; it needs a C++ compiler and a minute at the start.
         self._loss_of = torch.compile(self._forward) if config.compiled else self._forward
 
     def _forward(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            logits: Tensor = self.network(channels.float())
+            logits: Tensor = self._shared(channels.float())
         return segmentation_loss(logits, anatomy, dense), logits
 
     def step(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[float, Tensor]:
@@ -74,6 +99,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimiser.step()
         self.update += 1
+        self.samples += len(channels) * self.rank.of
         self._follow()
         return float(loss.detach()), logits.detach()
 
@@ -100,8 +126,8 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
-        state = {"update": self.update, "network": self.network.state_dict(), "smooth": self.smooth.state_dict(),
-                 "optimiser": self.optimiser.state_dict()}
+        state = {"update": self.update, "samples": self.samples, "network": self.network.state_dict(),
+                 "smooth": self.smooth.state_dict(), "optimiser": self.optimiser.state_dict()}
         temporary = path.with_suffix(".part")
         torch.save(state, temporary)
         temporary.replace(path)
@@ -113,6 +139,7 @@ class Trainer:
         self.smooth.load_state_dict(state["smooth"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.update = int(state["update"])
+        self.samples = int(state.get("samples", self.update * self.config.batch))
 
 
 def learning_rate(config: TrainConfig, update: int) -> float:
@@ -133,29 +160,41 @@ def dice_of(logits: Tensor, anatomy: Tensor, dense: Tensor) -> dict[str, float |
     return {name: float(2 * (a & b).sum() / (a.sum() + b.sum())) if b.any() else None for name, (a, b) in pairs.items()}
 
 
-def main(config: TrainConfig, *, anatomies: Path, manifest: Path, out: Path, device: str = "cpu",
-         start_from: Path | None = None) -> Path:
+def main(config: TrainConfig, *, anatomies: Path, manifest: Path, out: Path, how: How | None = None) -> Path:
     """Train until `config.updates`, or go on from the checkpoint in `out`; returns the checkpoint.
 
-    `log.jsonl` beside it gets a line every 20 updates. `start_from`: an exported network whose weights a new run
-    begins with; one that goes on has its own.
+    `log.jsonl` beside it gets a line every 20 updates.
     """
+    how = how or How()
     torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    trainer = Trainer(config, device=device)
+    trainer = Trainer(config, device=how.device, rank=how.rank)
     if checkpoint.exists():
         trainer.load(checkpoint)
-    elif start_from is not None:
-        trainer.start_from(start_from)
+    elif how.start_from is not None:
+        trainer.start_from(how.start_from)
     files = anatomies_of("train", anatomies, manifest)
-    samples = SyntheticPatches(files, config.network, seed=config.seed, start=trainer.update * config.batch)
+    samples = SyntheticPatches(files, config.network, seed=config.seed, start=trainer.samples + how.rank.number,
+                               every=how.rank.of)
     loader = DataLoader(samples, batch_size=config.batch, num_workers=config.workers,
                         prefetch_factor=4 if config.workers else None)
-    with (out / "log.jsonl").open("a") as log:
-        for line in _run(trainer, iter(loader), checkpoint):
+    lines = _run(trainer, iter(loader), checkpoint)
+    if not how.rank.first:
+        list(lines)
+        return checkpoint
+    how.tracker.settings(config)
+    how.tracker.tags({"data_digest": data_digest(manifest, files), "processes": str(how.rank.of)})
+    bar = progress(config.updates, done=trainer.update, console=how.console)
+    with (out / "log.jsonl").open("a") as log, bar as tell:
+        for line in lines:
             log.write(json.dumps(line) + "\n")
             log.flush()
+            how.tracker.metrics({k: v for k, v in line.items() if k != "update"}, step=trainer.update)
+            tell(line)
+    if how.tracker is not UNTRACKED:
+        how.tracker.picture(learning_curve(out / "log.jsonl"), "learning_curve.png")
+        how.tracker.file(out / "log.jsonl")
     return checkpoint
 
 
@@ -172,11 +211,12 @@ def _run(trainer: Trainer, batches: Iterator[list[Tensor]], checkpoint: Path) ->
             for name, value in dice_of(logits, anatomy, dense).items():
                 if value is not None:
                     scores.setdefault(name, []).append(value)
-        if trainer.update % 20 == 0:
+        if trainer.update % 20 == 0 or trainer.update == config.updates:
             yield {"update": trainer.update, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - began,
                    **{f"dice_{name}": sum(v) / len(v) for name, v in scores.items()}}
             losses, scores = [], {}
-        if trainer.update % config.checkpoint_every == 0 or trainer.update == config.updates:
+        due = trainer.update % config.checkpoint_every == 0 or trainer.update == config.updates
+        if due and trainer.rank.first:
             trainer.save(checkpoint)
 
 
@@ -189,6 +229,11 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--start-from", type=Path, help="an exported network (ONNX) to begin with")
     given = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
-        main(load_config(given.config, TrainConfig), anatomies=given.anatomies, manifest=given.manifest, out=given.out,
-             device=given.device, start_from=given.start_from)
+    settings = load_config(given.config, TrainConfig)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(KeyboardInterrupt), joined(given.device) as (own, on), contextlib.ExitStack() as run:
+        chosen = How(device=on, start_from=given.start_from, rank=own)
+        if own.first:
+            follow = tracked("train", f"train {settings.network.name}", beside=given.out)
+            chosen = replace(chosen, console=Console(stderr=True), tracker=run.enter_context(follow))
+        main(settings, anatomies=given.anatomies, manifest=given.manifest, out=given.out, how=chosen)

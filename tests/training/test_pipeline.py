@@ -14,7 +14,7 @@ import yaml
 
 NETWORKS = ("coarse", "fine", "near")
 STAGES = ("prepare", "split", *(f"train@{n}" for n in NETWORKS), *(f"export@{n}" for n in NETWORKS), "release",
-          "benchmark", "evaluate")
+          "benchmark", "evaluate", "register")
 Stages = dict[str, dict[str, Any]]
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_trained_or_measured_before_the_split_is_checked(stages: Stag
             assert "artifacts/split.json" in stage["deps"], name
 
 
-@pytest.mark.parametrize("target", ["prepare", "split", "train", "export", "release", "evaluate"])
+@pytest.mark.parametrize("target", ["prepare", "split", "train", "export", "release", "evaluate", "register"])
 def test_make_runs_the_same_modules_on_the_same_folders(stages: Stages, target: str, repository: Path) -> None:
     done = subprocess.run(["make", "-n", target, "SURFACES=artifacts/surfaces"], cwd=repository, capture_output=True,
                           text=True, check=True)

@@ -64,13 +64,13 @@ def test_a_run_that_was_stopped_goes_on_exactly(config: TrainConfig, anatomies: 
     starts = []
     draw = SyntheticPatches.__init__
 
-    def noted(self: SyntheticPatches, *given: object, seed: int, start: int) -> None:
-        starts.append(start)
-        draw(self, *given, seed=seed, start=start)  # type: ignore[arg-type]
+    def noted(self: SyntheticPatches, *given: object, seed: int, start: int, every: int) -> None:
+        starts.append((start, every))
+        draw(self, *given, seed=seed, start=start, every=every)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SyntheticPatches, "__init__", noted)
     train_segmenter.main(config, anatomies=anatomies, manifest=manifest, out=tmp_path / "parts")
-    assert starts == [2], "sample numbers go on"
+    assert starts == [(2, 1)], "sample numbers go on"
     a, b = weights(whole), weights(checkpoint)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
