@@ -99,7 +99,8 @@ def sentence(patient: Finished) -> str:
     truth = patient.truth
     found = ", ".join(f"{leak.site} {leak.volume_ml:.2f} mL" for leak in truth.leaks)
     cement = f"{truth.cement_ml.sacral:.1f} mL of cement" if truth.cement_ml.sacral else "no cement"
-    missing = f", no room for {', '.join(leak.mechanism for leak in truth.missing)}" if truth.missing else ""
+    absent = ", ".join(leak.mechanism for leak in truth.missing)
+    missing = f", asked for but not there: {absent}" if absent else ""
     kept = " (kept from an earlier run)" if patient.kept else ""
     return f"{truth.case_id}: {cement}, {found or 'no leak'}{missing}{kept}"
 
@@ -120,7 +121,7 @@ def _summary(run: Run, finished: list[Finished]) -> str:
     missing = sum(len(patient.truth.missing) for patient in finished)
     rates = "" if run.drawn_from.for_rates else " This cohort is made for learning: its frequencies mean nothing."
     return (f"{len(finished) - kept} patients made, {kept} kept from an earlier run; {leaking} of {len(finished)} with "
-            f"a leak, {missing} leaks asked for found no room.{rates}")
+            f"a leak, {missing} leaks asked for found no room or lie outside the scan.{rates}")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from sacroleak.training.simulation.leak import MECHANISMS, OF_SITE
 from sacroleak.training.simulation.plan import LeakPlan, LesionKind, Plan
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.simulation.scanner import QUIET, Scanner
+from sacroleak.training.simulation.tissue import draw_style
 
 STREAM = 20_580
 """Joined to a case's seed, so that no stream of random numbers here is one that training or the demo draws from."""
@@ -62,6 +63,7 @@ class BenchmarkRow(BaseModel):
     fov_mm: float
     kernel: Literal["soft", "standard", "bone"]
     saturates: bool
+    cement_hu: float
     prone: bool
     cement_ml: tuple[float, ...]
     lesion: Literal["", "lytic", "sclerotic", "mixed"]
@@ -145,7 +147,8 @@ def make_case(row: BenchmarkRow, anatomies: Path) -> Case:
     plan = plan_of_row(rng, row)
     request = CaseRequest(
         size_mm=(row.fov_mm, DEPTH * row.fov_mm, HEIGHT * row.fov_mm), pixel_mm=row.pixel_mm,
-        thickness_mm=row.slice_mm, increment_mm=row.increment_mm, scanner=scanner_of_row(rng, row))
+        thickness_mm=row.slice_mm, increment_mm=row.increment_mm, scanner=scanner_of_row(rng, row),
+        style=replace(draw_style(rng, wild=False, patient=plan.patient), cement_hu=row.cement_hu))
     return simulate(rng, anatomy, plan, request)
 
 
@@ -165,7 +168,7 @@ def scanner_of_row(rng: np.random.Generator, row: BenchmarkRow) -> Scanner:
     """A diagnostic scanner with the row's kernel, scale and position; dose by the seed."""
     blur, sharp = KERNELS[row.kernel]
     return replace(QUIET, blur_mm=blur * float(rng.uniform(0.9, 1.1)), edge_enhance=sharp, saturates=row.saturates,
-                   **({"prone": row.prone} if hasattr(QUIET, "prone") else {}),
+                   prone=row.prone,
                    noise_hu=float(rng.uniform(8, 22 if row.kernel == "bone" else 35)))
 
 

@@ -31,7 +31,7 @@ WINDOW_HU = (-200.0, 1500.0)
 TILE_PX = 190
 CAPTION_PX = 14
 SIZE_MM = (230.0, 190.0, 200.0)
-PIXEL_MM = 1.0
+PIXEL_MM = 1.25
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "sacrum": (80, 200, 255), "canal": (255, 230, 60), "hips": (120, 140, 255), "l5": (120, 220, 120),
     "cement": (255, 140, 0), "leak": (255, 40, 90), "metal": (200, 120, 255)}

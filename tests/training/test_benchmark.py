@@ -31,8 +31,8 @@ from sacroleak.training.simulation.plan import LeakPlan, LesionKind
 
 ROW = BenchmarkRow(case_id="a", source="surface", anatomy="bones", seed=1, sites=(Site.SACRAL_VENOUS_PLEXUS,),
                    slice_mm=2.0, increment_mm=2.0, pixel_mm=0.9, fov_mm=230.0, kernel="standard", saturates=True,
-                   prone=True, cement_ml=(5.0,), lesion="", leaks=("foraminal_vein",), near_misses=(), metal=(),
-                   calcium=(), other_cement=())
+                   cement_hu=2000.0, prone=True, cement_ml=(5.0,), lesion="", leaks=("foraminal_vein",),
+                   near_misses=(), metal=(), calcium=(), other_cement=())
 
 
 @pytest.fixture

@@ -54,7 +54,8 @@ def case_of(*blobs: Blob, leak: Blob | None = None) -> BenchmarkCase:
     case = Case(ct=done.ct, anatomy=anatomy, cement=done.cement, leaks=LabelMap(labels=numbers, geometry=GRID),
                 metal=nothing, truth=truth)
     row = BenchmarkRow(case_id="a", source="procedural", anatomy="block", seed=1, sites=(), slice_mm=1.0,
-                       increment_mm=1.0, pixel_mm=0.9, fov_mm=230.0, kernel="standard", saturates=True, prone=True,
+                       increment_mm=1.0, pixel_mm=0.9, fov_mm=230.0, kernel="standard", saturates=True,
+                       cement_hu=2000.0, prone=True,
                        cement_ml=(5.0,), lesion="", leaks=(), near_misses=(), metal=(), calcium=(), other_cement=())
     return BenchmarkCase(row=row, case=case, digest="0" * 64)
 

@@ -108,7 +108,7 @@ def plan_of(rng: np.random.Generator, volumes_ml: Sequence[float], leaks: Sequen
 def planned_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, *, scanner: Scanner,
                  slice_mm: float = 1.0, pixel_mm: float = 1.0) -> Case:
     """A plan carried out on a small field of view, about 230 mm wide, on slices as thick as they are apart."""
-    request = CaseRequest(pixel_mm=pixel_mm, thickness_mm=slice_mm, scanner=scanner, style=_diagnostic(rng))
+    request = CaseRequest(pixel_mm=pixel_mm, thickness_mm=slice_mm, scanner=scanner)
     return make_case(rng, anatomy, plan, request)
 
 
@@ -118,7 +118,7 @@ def make_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, request: C
     Leaks are drawn again until all that are asked for are there; the last attempt is kept whatever it holds, and its
     truth says what is in it.
     """
-    style = request.style or draw_style(rng, wild=False)
+    style = request.style or draw_style(rng, wild=False, patient=plan.patient)
     scanner = request.scanner or draw_scanner(rng, wild=False)
     if anatomy.background is not None:
         return _on_real_ct(rng, anatomy, anatomy.background.geometry, plan, style=style, scanner=scanner)
@@ -129,7 +129,7 @@ def make_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, request: C
     scene = place(anatomy, grid, warp, rng)
     operation = operate_until(rng, scene, plan)
     # Averaging fine slices is what makes thick ones; the fine ones must not be blurred for thickness too.
-    case = scan(rng, scene, operation, style=style, scanner=replace(scanner, slice_mm=slices.fine_mm))
+    case = scan(rng, scene, operation, style=style, scanner=replace(scanner, slice_mm=slices.fine_mm, increment_mm=0.0))
     return reslice(case, slices)
 
 
@@ -176,9 +176,3 @@ def _shifted(geometry: Geometry, by_mm: Points) -> Geometry:
     affine[:3, 3] += by_mm
     return Geometry(affine=affine, shape=geometry.shape)
 
-
-def _diagnostic(rng: np.random.Generator) -> TissueStyle:
-    """A style within what patients show."""
-    style = draw_style(rng, wild=False)
-    return replace(style, trabecular_hu=float(rng.uniform(30, 220)), cortex_hu=float(rng.uniform(600, 1300)),
-                   cortex_mm=float(rng.uniform(0.8, 2.0)))

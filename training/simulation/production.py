@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from sacroleak.core.whole import remove_leftovers, whole_folder, write_whole
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.cases import CaseRequest, make_case
 from sacroleak.training.simulation.cohort import Cohort, SimulateConfig, draw_plan
+from sacroleak.training.simulation.scanner import Scanner, draw_scanner
 from sacroleak.training.simulation.sources import anatomy_of, digest_of
 from sacroleak.training.simulation.truth import Origin, Truth, truth_of
 
@@ -31,6 +32,9 @@ STREAM = 35_041
 """Joined to seed and number, so that no stream of random numbers here is one that training or measuring draws from."""
 THICKNESS_MM = (1.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0)
 """What slices of a pelvic CT are set to; thin ones after an intervention more often."""
+TILTED = 0.03
+"""Share of scans with a tilted gantry, which few scanners still do; an assumption."""
+WHOLE_SACRUM_MM = 220.0
 HEIGHT_MM = 240.0
 """From L4 to below the symphysis: wider fields of view are not higher."""
 TRUTH = "truth.json"
@@ -126,12 +130,12 @@ def make(run: Run, number: int) -> tuple[Case, Truth]:
     plan = draw_plan(rng, cohort, run.config.mechanisms)
     anatomy = anatomy_of(run.anatomies, number, rng)
     request = CaseRequest(size_mm=(run.fov_mm, run.fov_mm, min(run.fov_mm, HEIGHT_MM)), pixel_mm=run.spacing_mm,
-                          thickness_mm=run.spacing_mm or float(rng.choice(THICKNESS_MM)))
+                          thickness_mm=run.spacing_mm or float(rng.choice(THICKNESS_MM)), scanner=_scanner(rng, run))
     case = make_case(rng, anatomy, plan, request)
     origin = Origin(software=version("sacroleak"), digest=digest(run, number), cohort=run.cohort,
                     for_rates=cohort.for_rates, seed=run.seed, number=number, anatomy=anatomy.name,
                     anatomy_source=anatomy.source, background="rendered" if anatomy.background is None else "real")
-    return case, truth_of(run.case_id(number), origin, plan, case, getattr(case, "drawn", {}))
+    return case, truth_of(run.case_id(number), origin, plan, case, case.drawn)
 
 
 def write_case(folder: Path, case: Case, truth: Truth, *, form: Literal["nifti", "dicom"]) -> None:
@@ -153,6 +157,14 @@ def write_maps(folder: Path, maps: dict[str, LabelMap]) -> None:
     """`<name>.nii.gz` for each label map."""
     for name, labels in maps.items():
         write_labels(folder / f"{name}.nii.gz", labels, start=(0, 0, 0), grid=labels.geometry)
+
+
+def _scanner(rng: np.random.Generator, run: Run) -> Scanner:
+    """A realistic one. Its round field of view may cut off corners, but not the sacrum; a few gantries tilt."""
+    scanner = draw_scanner(rng, wild=False)
+    tilt = float(rng.uniform(-15, 15)) if rng.random() < TILTED else 0.0
+    narrow = scanner.fov_mm is not None and scanner.fov_mm < min(WHOLE_SACRUM_MM, run.fov_mm)
+    return replace(scanner, fov_mm=None if narrow else scanner.fov_mm, tilt_deg=tilt)
 
 
 def _one(run: Run, number: int, out: Path) -> Finished:

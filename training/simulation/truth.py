@@ -56,8 +56,8 @@ class Origin(_Part):
 
 
 class Truth(_Part):
-    """One scan. `missing`: leaks that were asked for and for which the anatomy had no room in any attempt; they are
-    not in the scan. `drawn`: every parameter drawn after the plan.
+    """One scan. `missing`: leaks that were asked for and for which the anatomy had no room in any attempt, or that lie
+    outside the field of view; they are not in the scan. `drawn`: every parameter drawn after the plan.
     """
 
     format: Literal[1] = FORMAT
