@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.ndimage import maximum_filter
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sacroleak.core.errors import ConfigError
 from sacroleak.core.structures import Structure
-from sacroleak.models.intensity import to_channels
+from sacroleak.models.intensity import erase, to_channels
 from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case
@@ -25,7 +26,12 @@ SWAY_MM = np.array([18.0, 18.0, 25.0])
 """How far the middle of the sacrum may lie from the middle of a fine patch; of a coarse one 3.5 times as far."""
 NEAR_SWAY_MM, AROUND_MM = 12.0, 50.0
 SHARED = 3
-"""Samples that share one placed pelvis, each with its own operation, tissue and scanner: placing takes longest."""
+"""Cases that share one placed pelvis, each with its own operation, tissue and scanner: placing takes longest."""
+
+LOOKS = 2
+"""Samples made of each case: the scan as it is, and with its cement erased, as the second look at the bones sees it."""
+STRAY_MM = (2.0, 9.0)
+"""Radius of what is erased without being cement, because a detector errs."""
 
 
 def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
@@ -70,17 +76,46 @@ def random_case(rng: np.random.Generator, scene: Scene) -> Case:
     return draw_case(rng, scene, wild=bool(rng.random() < 0.5))
 
 
-def to_sample(case: Case, spec: NetworkSpec) -> Sample:
+def to_sample(case: Case, spec: NetworkSpec, erased: npt.NDArray[np.bool_] | None = None) -> Sample:
     """Channels (2, i, j, k) bfloat16, anatomy (i, j, k) uint8, cement and metal (2, i, j, k) uint8.
 
-    The near network sees too little of the pelvis to tell left from right: both hips are one to it.
+    `erased`: what is hidden from the network. The near network sees too little of the pelvis to tell left from right:
+    both hips are one to it.
     """
-    channels = torch.from_numpy(to_channels(case.ct.hu)).to(torch.bfloat16)
+    channels = to_channels(case.ct.hu)
+    if erased is not None:
+        erase(channels, erased)
     dense = np.stack([case.cement.labels, case.metal.labels]).astype(np.uint8)
     anatomy = case.anatomy.labels
     if spec.name == "near":
         anatomy = np.where(anatomy == Structure.HIP_RIGHT, np.uint8(Structure.HIP_LEFT), anatomy)
-    return channels, torch.from_numpy(anatomy), torch.from_numpy(dense)
+    return torch.from_numpy(channels).to(torch.bfloat16), torch.from_numpy(anatomy), torch.from_numpy(dense)
+
+
+def draw_erased(rng: np.random.Generator, case: Case) -> npt.NDArray[np.bool_]:
+    """Cement as a detector would find it, (i, j, k): grown by up to 3 mm, at times in part only, at times with a bright
+    ball of something else.
+    """
+    spacing = float(case.ct.geometry.spacing_mm.min())
+    found = case.cement.labels.astype(bool)
+    if found.any() and rng.random() < 0.25:
+        found = found & ~_ball(rng, case, found, (4.0, 12.0))
+    reach = round(float(rng.uniform(0.0, 3.0)) / spacing)
+    erased: npt.NDArray[np.bool_] = maximum_filter(found, size=2 * reach + 1) if reach else found.copy()
+    bright = case.ct.hu > 300
+    for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.4 or not found.any() else 0):
+        if bright.any():
+            erased |= _ball(rng, case, bright, STRAY_MM)
+    return erased
+
+
+def _ball(rng: np.random.Generator, case: Case, around: npt.NDArray[np.bool_],
+          radii_mm: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """A ball centred on a random voxel of `around`."""
+    centre = np.unravel_index(int(rng.choice(np.flatnonzero(around))), around.shape)
+    square = sum(((np.arange(n) - c) * d).reshape([-1 if a == axis else 1 for a in range(3)]) ** 2 for axis, (n, c, d)
+                 in enumerate(zip(around.shape, centre, case.ct.geometry.spacing_mm, strict=True)))
+    return np.asarray(square < rng.uniform(*radii_mm) ** 2)
 
 
 class SyntheticPatches(IterableDataset[Sample]):
@@ -100,11 +135,14 @@ class SyntheticPatches(IterableDataset[Sample]):
         workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
         step, number = self.every * workers, self.start + self.every * own
         anatomies = [Anatomy.load(f) for f in self.files]
-        scene, placed = None, -1
+        scene, case, drawn = None, None, -1
         while True:
-            if scene is None or placed != number // SHARED:
-                placed = number // SHARED
-                draw = np.random.default_rng((self.seed, placed, 0))
+            wanted, look = divmod(number, LOOKS)
+            if scene is None or wanted // SHARED != drawn // SHARED:
+                draw = np.random.default_rng((self.seed, wanted // SHARED, 0))
                 scene = random_scene(draw, anatomies[int(draw.integers(len(anatomies)))], self.spec)
-            yield to_sample(random_case(np.random.default_rng((self.seed, number)), scene), self.spec)
+            if case is None or wanted != drawn:
+                case, drawn = random_case(np.random.default_rng((self.seed, wanted)), scene), wanted
+            erased = draw_erased(np.random.default_rng((self.seed, number, look)), case) if look else None
+            yield to_sample(case, self.spec, erased)
             number += step
