@@ -11,7 +11,6 @@ from scipy.ndimage import distance_transform_edt
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
-from sacroleak.models.intensity import to_channels
 from sacroleak.models.resample import Field, sample_separable
 from sacroleak.models.runtime import Network
 
@@ -20,8 +19,8 @@ Start = tuple[int, int, int]
 
 BRIGHT_HU = 300.0
 """What is darker on a 1 mm grid is not judged: it is neither cement nor, blurred by a thick slice, a thin leak."""
-DENSE_HU = 1150.0
-"""What is brighter may be cement even where the fine network thought of none; single facets of S1 reach 1,500 HU."""
+DENSE_HU = 1600.0
+"""What is brighter may be cement even where the fine network thought of none; facets of S1 reach 1,500 HU."""
 SUSPECT_PROBABILITY = 0.2
 AROUND_MM = 26.0
 """How far from anything suspect the closer look goes: a leak hangs together with the cement it comes from."""
@@ -80,8 +79,8 @@ class Near:
         return probability, weight
 
 
-def look_near(hu: Field, wanted: Mask, network: Network, patch: Start) -> Near | None:
-    """Run `network` on tiles of `patch` voxels that cover `wanted`; both on the 1 mm working grid.
+def look_near(channels: Field, wanted: Mask, network: Network, patch: Start) -> Near | None:
+    """Run `network` on tiles of `patch` voxels that cover `wanted`; channels (2, i, j, k) and it on the working grid.
 
     None where nothing is wanted. The grid must be at least as large as a patch.
     """
@@ -96,7 +95,7 @@ def look_near(hu: Field, wanted: Mask, network: Network, patch: Start) -> Near |
     for tile in tiles:
         source = tuple(slice(a, a + n) for a, n in zip(tile, patch, strict=True))
         target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
-        answer = network(to_channels(hu[source]))
+        answer = network(channels[(slice(None), *source)])
         if summed is None:
             summed = np.zeros((len(answer), *total.shape), dtype=np.float32)
         summed[(slice(None), *target)] += ramp * answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cc3d
+import edt
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter
@@ -15,7 +16,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import Region, bright_in, delineate
-from sacroleak.models.intensity import WINDOWS_HU, to_channels
+from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
 from sacroleak.models.resample import Field, sample_separable, to_aligned_grid
@@ -26,13 +27,10 @@ WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
 FAINT = 0.02
 """A structure less probable than this cannot win against five others and the background."""
-FILL_HU = 50.0
-"""Soft tissue, and what a lytic lesion is filled with."""
-FILL_MARGIN_MM = 1.0
-"""Blur makes a rim around cement bright too."""
-FILLED_SHARE = 0.3
-"""Weight of the bones seen without cement, against those seen with it; chosen on a real CT with implanted
-cement and on scans of the benchmark; docs/evaluation.md names them."""
+GROWN_VOXELS = 3
+"""Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
+HIDDEN_REACH_MM = 10.0
+"""This near to hidden cement the bones are those of the look that did not see it; farther off both looks count."""
 RECENTRE_MM = 12.0
 """If the sacrum lies farther than this from the middle of the region, the fine pass is run again around it."""
 SMALLEST_SACRUM_ML = 25.0
@@ -66,50 +64,58 @@ class TwoPassSegmenter:
         if found is not None and np.abs(found - centre).max() > RECENTRE_MM:
             region = self._look(ct, found)
         anatomy = working_anatomy(region)
-        if anatomy.volume_ml(Structure.SACRUM) < SMALLEST_SACRUM_ML:
-            raise NotAssessableError(("too little of a sacrum was found in the scan",))
-        coverage = sacrum_coverage(anatomy, ct.geometry)
-        if coverage < SMALLEST_COVERAGE:
-            seen, wanted = round(100 * coverage), round(100 * SMALLEST_COVERAGE)
-            raise NotAssessableError((f"the field of view shows about {seen} % of the sacrum, wanted {wanted} %",))
+        coverage = _require_sacrum(anatomy, ct.geometry)
         start, stop = _box_in(ct.geometry, region.geometry)
         part = ct.crop(start, stop)
-        near = self._closer(ct, anatomy, region)
+        hu = to_aligned_grid(ct, anatomy.geometry)
+        near = self._closer(hu, region)
         bright = bright_in(part, region, near, anatomy.geometry)
         cement, metal = delineate(part, anatomy, bright)
         if cement.any():
-            anatomy = working_anatomy(self._without_cement(part, cement, region), near)
+            anatomy = self._without_cement(ct, LabelMap(labels=cement, geometry=part.geometry), region, hu)
             cement, metal = delineate(part, anatomy, bright)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage)
 
-    def _closer(self, ct: Volume, anatomy: LabelMap, region: Region) -> Near | None:
-        """The third look, around all that may be cement; None without such a network or where nothing is suspect."""
+    def _closer(self, hu: Field, region: Region) -> Near | None:
+        """The third look, around all that may be cement; None without such a network or where nothing is suspect.
+
+        `hu`: on the working grid.
+        """
         if self._near is None:
             return None
-        working = anatomy.geometry
-        hu = to_aligned_grid(ct, working)
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[Structure.CEMENT], region.geometry, everywhere, WORKING_MM)
         suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & (hu > BRIGHT_HU))
-        return look_near(hu, worth_looking(hu, suspect, WORKING_MM), self._near.network, self._near.patch)
+        wanted = worth_looking(hu, suspect, WORKING_MM)
+        return look_near(to_channels(hu), wanted, self._near.network, self._near.patch)
 
-    def _without_cement(self, part: Volume, cement: npt.NDArray[np.bool_], region: Region) -> Region:
-        """The same region with its bones seen once more on a scan whose cement was made soft tissue.
+    def _without_cement(self, ct: Volume, cement: LabelMap, region: Region, hu: Field) -> LabelMap:
+        """The bones, on the working grid, seen once more with all cement hidden behind a mark.
 
-        A network that sees bright cement lie on bone takes it for bone. Once it is dark, cement in the bone looks like
-        a lytic lesion, which the network has learned to close over, and a leak like the soft tissue it lies in.
+        A network that sees bright cement lie on bone takes it for bone. Both networks have learned to draw the contour
+        through the mark, from what lies around it.
         """
-        reach = np.maximum(1, np.rint(FILL_MARGIN_MM / part.geometry.spacing_mm)).astype(int)
-        grown = maximum_filter(cement, size=tuple(int(n) for n in 2 * reach + 1))
-        filled = Volume(hu=np.where(grown, part.hu.dtype.type(FILL_HU), part.hu), geometry=part.geometry)
-        channels = to_channels(to_aligned_grid(filled, region.geometry))
+        working = working_grid(region.geometry)
+        share = to_aligned_grid(Volume(hu=cement.labels.astype(np.int16) * 100, geometry=cement.geometry), working)
+        hidden = np.asarray(maximum_filter(share > 20, size=GROWN_VOXELS))
+        factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
+        channels = to_channels(to_aligned_grid(ct, region.geometry))
+        beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
+        erase(channels, beside)
         again = _both_ways(self._fine, channels)
+        away = np.asarray(edt.edt(~beside, anisotropy=(float(region.geometry.spacing_mm[0]),) * 3, parallel=1))
+        weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
-        mixed[: Structure.CEMENT] += np.float32(FILLED_SHARE) * (again - mixed)[: Structure.CEMENT]
-        return Region(probabilities=mixed, geometry=region.geometry)
+        mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
+        near = None
+        if self._near is not None:
+            channels = to_channels(hu)
+            erase(channels, hidden)
+            near = look_near(channels, hidden, self._near.network, self._near.patch)
+        return working_anatomy(Region(probabilities=mixed, geometry=region.geometry), near)
 
     def _look(self, ct: Volume, centre: Points) -> Region:
         origin = centre - (np.array(self._patch) - 1) / 2 * self._fine_mm
@@ -125,6 +131,17 @@ def _both_ways(network: Network, channels: Field) -> Field:
     order[Structure.HIP_LEFT], order[Structure.HIP_RIGHT] = Structure.HIP_RIGHT, Structure.HIP_LEFT
     probabilities: Field = (network(channels) + mirrored[order]) / np.float32(2)
     return probabilities
+
+
+def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
+    """The share of the sacrum that is shown. Raises NotAssessableError if it is too little to say that none leaked."""
+    if anatomy.volume_ml(Structure.SACRUM) < SMALLEST_SACRUM_ML:
+        raise NotAssessableError(("too little of a sacrum was found in the scan",))
+    coverage = sacrum_coverage(anatomy, scan)
+    if coverage < SMALLEST_COVERAGE:
+        seen, wanted = round(100 * coverage), round(100 * SMALLEST_COVERAGE)
+        raise NotAssessableError((f"the field of view shows about {seen} % of the sacrum, wanted {wanted} %",))
+    return coverage
 
 
 def load_segmenter(bundle: Bundle, *, threads: int) -> TwoPassSegmenter:
@@ -150,9 +167,9 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
     """
-    coarse = region.geometry
-    factor = float(coarse.spacing_mm[0]) / WORKING_MM
-    sides = [round((n - 1) * factor) + 1 for n in coarse.shape]
+    geometry = working_grid(region.geometry)
+    factor = float(region.geometry.spacing_mm[0]) / WORKING_MM
+    sides = list(geometry.shape)
     best = np.zeros(sides, dtype=np.float32)
     total = np.zeros(sides, dtype=np.float32)
     labels = np.zeros(sides, dtype=np.uint8)
@@ -171,9 +188,13 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
     labels[best <= 1.0 - total] = Structure.BACKGROUND
     for structure in (Structure.SACRUM, Structure.SACRAL_CANAL, Structure.L5):
         _keep_largest(labels, structure)
-    geometry = Geometry.axis_aligned(origin_lps_mm=coarse.affine[:3, 3], spacing_mm=WORKING_MM,
-                                     shape=(sides[0], sides[1], sides[2]))
     return LabelMap(labels=labels, geometry=geometry)
+
+
+def working_grid(region: Geometry) -> Geometry:
+    """The working grid of a region: the same corners, WORKING_MM apart."""
+    i, j, k = (round((n - 1) * float(s) / WORKING_MM) + 1 for n, s in zip(region.shape, region.spacing_mm, strict=True))
+    return Geometry.axis_aligned(origin_lps_mm=region.affine[:3, 3], spacing_mm=WORKING_MM, shape=(i, j, k))
 
 
 def _stretched_box(mask: npt.NDArray[np.bool_], factor: float, sides: list[int]) -> tuple[slice, ...] | None:

@@ -76,6 +76,7 @@ class CodedNetwork:
         low, high = DENSE_WINDOW_HU
         hu = (channels[1] + 1) / 2 * (high - low) + low
         kind = np.digitize(hu, BORDERS)
+        kind[(channels[0] == -1) & (channels[1] == 1)] = 2  # behind the mark of `erase` the sacrum goes on
         out = np.full((8, *hu.shape), 0.01, dtype=np.float32)
         sacrum, hip = (kind == 2) | (kind == 3), kind == 1
         where = np.argwhere(sacrum)

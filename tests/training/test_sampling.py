@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,14 @@ import torch
 from sacroleak.core.errors import ConfigError
 from sacroleak.models.intensity import CHANNELS
 from sacroleak.models.segmenter import NetworkSpec
-from sacroleak.training.sampling import SyntheticPatches, anatomies_of, random_case, random_scene
+from sacroleak.training.sampling import (
+    Sample,
+    SyntheticPatches,
+    anatomies_of,
+    draw_erased,
+    random_case,
+    random_scene,
+)
 from sacroleak.training.simulation.anatomy import Anatomy
 
 SPEC = NetworkSpec(name="fine", spacing_mm=6.0, patch=(32, 24, 24), filters=(2, 4))
@@ -91,3 +99,37 @@ def test_a_training_case_lies_on_the_networks_grid_and_shows_the_sacrum(pelvis: 
         assert case.ct.geometry.spacing_mm == pytest.approx(6.0)
         shown += bool((case.anatomy.labels == 1).any())
     assert shown >= 3
+
+
+def test_each_case_is_shown_as_it_is_and_with_its_cement_hidden(anatomies: Path) -> None:
+    files = sorted(anatomies.glob("*.npz"))
+    hidden = 0
+    for (plain, anatomy, dense), (erased, same, still) in batched(islice(SyntheticPatches(files, SPEC, seed=4, start=0),
+                                                                           12)):
+        assert torch.equal(anatomy, same)
+        assert torch.equal(dense, still), "the truth stays what it is"
+        marked = (erased[0] == -1) & (erased[1] == 1)
+        assert torch.equal(plain[:, ~marked], erased[:, ~marked])
+        cement = dense[0] > 0
+        hidden += bool(cement.any()) and float(marked[cement].float().mean()) > 0.95
+    assert hidden >= 2
+
+
+def batched(samples: Iterator[Sample]) -> list[tuple[Sample, Sample]]:
+    every = list(samples)
+    return list(zip(every[::2], every[1::2], strict=True))
+
+
+def test_what_is_erased_covers_most_of_the_cement_and_at_times_something_else(pelvis: Anatomy) -> None:
+    rng = np.random.default_rng(3)
+    covered, stray = [], 0
+    scene = random_scene(rng, pelvis, SPEC)
+    for _ in range(12):
+        case = random_case(rng, scene)
+        erased, cement = draw_erased(rng, case), case.cement.labels.astype(bool)
+        if cement.any():
+            covered.append(float(erased[cement].mean()))
+        stray += bool(erased.any() and not cement.any())
+    assert len(covered) >= 4
+    assert np.mean(covered) > 0.7
+    assert stray + sum(share < 1 for share in covered) > 0

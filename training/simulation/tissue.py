@@ -84,8 +84,8 @@ def draw_style(rng: np.random.Generator, *, wild: bool, patient: Patient | None 
         marbling=u(0, 0.5) if wild else float(np.clip(0.004 * (age - 25) + rng.normal(0, 0.05), 0.0, 0.45)),
         mottle_hu=u(0, 200) if wild else u(8, 35), iliacus_mm=u(2, 12), bowel=int(rng.integers(1, 8)),
         gas_share=u(0.1, 0.9), sclerosis_hu=u(50, 450) if rng.random() < (0.25 if age < 45 else 0.6) else 0.0,
-        cement_hu=max(u(500, 3600), trabecular + 350) if wild else cement, cement_grain=u(0, 0.25), cement_voids=u(0, 1) ** 2,
-        soft_edge_mm=u(0.0, 0.6))
+        cement_hu=max(u(500, 3600), trabecular + 350) if wild else cement, cement_grain=u(0, 0.25),
+        cement_voids=u(0, 1) ** 2, soft_edge_mm=u(0.0, 0.6))
 
 
 def paint(rng: np.random.Generator, scene: Scene, style: TissueStyle, body: Body, *, gas: bool = True) -> Field:
