@@ -156,7 +156,8 @@ def store() -> Any:
     """A client of the store that MLflow's variables name."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of every table of a new store
+    for teller in ("alembic", "mlflow.store.db.utils"):  # else they tell of every table of a new store
+        logging.getLogger(teller).setLevel(logging.WARNING)
     from mlflow import MlflowClient  # two seconds, and only once its variables are set
 
     return MlflowClient()

@@ -46,11 +46,14 @@ def test_the_chain_runs_once(copy: Path) -> None:
     order = [line.split("'")[1] for line in first.splitlines() if line.startswith("Running stage")]
     assert order.index("prepare") < order.index("split") < order.index("train@near") < order.index("export@near")
     assert order.index("export@near") < order.index("release") < order.index("evaluate")
-    assert order.index("benchmark") < order.index("evaluate")
+    assert order.index("benchmark") < order.index("evaluate") < order.index("register")
     assert len(order) == len(dvc(copy, "stage", "list", "--name-only").split())
     assert (copy / "artifacts/smoke/released/CHAMPION").read_text() == "smoke\n"
     figures = json.loads((copy / "artifacts/smoke/metrics/segmenter.json").read_text())
-    assert figures["sacrum_dice"]["n"] + figures["not_assessable"]["value"] * 2 >= 0
+    assert figures["network_mb"]["value"] > 0
+    assert "benchmark" in json.loads((copy / "artifacts/smoke/metrics/about.json").read_text())
+    assert json.loads((copy / "artifacts/smoke/registered.json").read_text())["name"] == "sacroleak-smoke"
+    assert (copy / "artifacts/smoke/train_near/mlflow_run.txt").is_file()
     assert "# Results" in (copy / "artifacts/smoke/results.md").read_text()
 
     second = dvc(copy, "repro")
