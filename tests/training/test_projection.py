@@ -81,3 +81,35 @@ def test_sizes_that_do_not_divide_are_covered() -> None:
     assert found is not None
     assert found[0].shape == (61, 47, 1)
     assert np.isfinite(found[0]).all()
+
+
+def test_a_scan_that_shows_its_own_shadows_gets_none_twice() -> None:
+    real = rods()
+    assert hardening(np.random.default_rng(0), real, SPACING, Rays(), over=real) is None
+    lesion = real.copy()
+    lesion[48, 60, 6] = 300
+    assert hardening(np.random.default_rng(0), lesion, SPACING, Rays(), over=real) is None
+
+
+def test_what_is_added_to_a_scan_casts_its_own_shadow_alone() -> None:
+    real, x, y = rods(), (np.arange(96) - 47.5) * 2, (np.arange(80) - 39.5) * 2
+    added = real.copy()
+    added[np.hypot(x[:, None], y[None, :] + 50) < 6, 6:10] = 2500
+    twice, once = (hardening(np.random.default_rng(0), added, SPACING, QUIET_RAYS, over=over) for over in (None, real))
+    assert twice is not None
+    assert once is not None
+    assert (once[1].start, once[1].stop) == (6, 10), "slices without anything new stay"
+    assert np.abs(twice[0][33, 40, 2:6]).max() > 500, "at a rod that the scan shows already"
+    assert np.abs(once[0][33, 40]).max() < 60
+    assert once[0][48, 15].max() < -300, "what was added is shown darker than it is"
+
+
+def test_starved_rays_of_a_scan_are_not_starved_again() -> None:
+    real, x, y = rods(), (np.arange(96) - 47.5) * 2, (np.arange(80) - 39.5) * 2
+    added = real.copy()
+    added[np.hypot(x[:, None], y[None, :] + 50) < 3, 6:10] = 2500
+    few = Rays(strength=0, photons=1e5)
+    twice, once = (hardening(np.random.default_rng(0), added, SPACING, few, over=over) for over in (None, real))
+    assert twice is not None
+    assert once is not None
+    assert once[0].std() < 0.4 * twice[0][:, :, 2:6].std()

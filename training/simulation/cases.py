@@ -161,8 +161,8 @@ def leaks_there(plan: Plan, operation: Operation, scene: Scene) -> int:
 
 def _on_real_ct(rng: np.random.Generator, anatomy: Anatomy, geometry: Geometry, plan: Plan, *, style: TissueStyle,
                 scanner: Scanner) -> Case:
-    """Cement put into the real CT, on the CT's own grid and in its own frame."""
-    unmoved = still(anatomy)
+    """Cement put into the real CT, on the CT's own grid, in its own frame, and in all of its field of view."""
+    unmoved, scanner = still(anatomy), replace(scanner, tilt_deg=0.0, fov_mm=None)
     scene = place(anatomy, _shifted(geometry, -unmoved.focus_mm), unmoved, rng)
     case = scan(rng, scene, operate_until(rng, scene, plan), style=style, scanner=scanner)
     anatomy_map, cement, leaks, metal = (LabelMap(labels=part.labels, geometry=geometry)

@@ -46,28 +46,42 @@ class Rays:
     angles: int = 120
 
 
-def hardening(rng: np.random.Generator, hu: Field, spacing_mm: Array, rays: Rays) -> tuple[Field, slice] | None:
+def hardening(rng: np.random.Generator, hu: Field, spacing_mm: Array, rays: Rays, *,
+              over: Field | None = None) -> tuple[Field, slice] | None:
     """What dense material adds to `hu` [i, j, k] (unsaturated): HU difference on [i, j, slices], and those slices.
 
-    Axes i and j lie in the slice, with `spacing_mm` (3,). None where nothing is dense or both effects are off.
+    Axes i and j lie in the slice, with `spacing_mm` (3,). `over`: a scan that shows its own shadows already, on which
+    `hu` was painted; only what hardening adds beyond them counts. None where nothing dense was added or both effects
+    are off.
     """
     if rays.strength <= 0 and not np.isfinite(rays.photons):
         return None
-    used = np.flatnonzero(hu.max(axis=(0, 1)) > DENSE_HU)
+    shadowed = hu.max(axis=(0, 1)) > DENSE_HU
+    if over is not None:
+        shadowed &= ((hu > BONE_HU) & (hu > over)).any(axis=(0, 1))
+    used = np.flatnonzero(shadowed)
     if used.size == 0:
         return None
     slices = slice(int(used[0]), int(used[-1]) + 1)
     factors = tuple(max(1, round(PIXEL_MM / float(s))) for s in spacing_mm[:2])
     small = _reduced(hu[:, :, slices], factors)
     pixel = (float(spacing_mm[0]) * factors[0], float(spacing_mm[1]) * factors[1])
-    dense = np.where(small > BONE_HU, small, 0) * np.float32(_water_at_body(rays.body_mm)[1] / 1000)
-    dense[:, :, small.max(axis=(0, 1)) < DENSE_HU] = 0
+    idle = ~shadowed[slices] | (small.max(axis=(0, 1)) < DENSE_HU)
+    dense = _attenuation(small, idle, rays)
     if not dense.any():
         return None
     lines = _Lines.of(small.shape[:2], pixel, rays.angles)
-    error = _projection_error(rng, lines.forward(dense), lines, rays)
+    before = None if over is None else lines.forward(_attenuation(_reduced(over[:, :, slices], factors), idle, rays))
+    error = _projection_error(rng, (before, lines.forward(dense)), lines, rays)
     change = lines.back(error) * np.float32(1000 / _water_at_body(rays.body_mm)[1])
     return _enlarged(change, hu.shape[:2], factors), slices
+
+
+def _attenuation(small: Field, idle: npt.NDArray[np.bool_], rays: Rays) -> Field:
+    """Attenuation of what is dense, 1/mm; none in `idle` slices."""
+    dense: Field = np.where(small > BONE_HU, small, 0) * np.float32(_water_at_body(rays.body_mm)[1] / 1000)
+    dense[:, :, idle] = 0
+    return dense
 
 
 def _reduced(hu: Field, factors: tuple[int, ...]) -> Field:
@@ -103,31 +117,44 @@ def _water_at_body(body_mm: tuple[float, float]) -> tuple[Array, float]:
     return left, float(left @ WATER_PER_MM)
 
 
-def _projection_error(rng: np.random.Generator, dense: Field, lines: _Lines, rays: Rays) -> Field:
-    """Measured minus linear line integral for each ray through `dense` (angles, bins, slices; no unit)."""
-    touched = dense > 1e-4
+def _projection_error(rng: np.random.Generator, line_integrals: tuple[Field | None, Field], lines: _Lines,
+                      rays: Rays) -> Field:
+    """Measured minus linear line integral for each ray (angles, bins, slices; no unit).
+
+    `line_integrals` through what is dense: before anything was added (None: nothing was there), and now. A ray along
+    which nothing was added has no error: the scan shows what hardening did to it.
+    """
+    before, dense = line_integrals
+    touched = dense > 1e-4 if before is None else np.abs(dense - before) > 1e-4
     angle, offset, _ = np.nonzero(touched)
     d = dense[touched].astype(np.float64)
+    known = np.zeros(len(d)) if before is None else before[touched].astype(np.float64)
     water_mm = chord_mm(lines.angles[angle], lines.offsets_mm[offset], rays.body_mm)
+    now, then = (_shortfall(line, water_mm, rays) for line in (d, known))
+    error = now[0] - then[0]
+    if np.isfinite(rays.photons):
+        spread = np.sqrt(np.clip(now[1] - then[1], 0, 0.25))
+        error += spread * rng.standard_normal(len(d))
+    out = np.zeros(dense.shape, dtype=np.float32)
+    out[touched] = error
+    return out
+
+
+def _shortfall(d: Array, water_mm: Array, rays: Rays) -> tuple[Array, Array]:
+    """Measured minus linear line integral of rays through water and `d` of dense material, and its variance."""
     left, water = _water_at_body(rays.body_mm)
-    heavy = HEAVY / (left @ HEAVY)
+    through = _transmitted(water_mm, d, HEAVY / (left @ HEAVY))
     error = np.zeros(len(d))
-    through = _transmitted(water_mm, d, heavy)
     if rays.strength > 0:
         # The scanner's own correction makes water linear; what is left is read off as the wrong amount of water.
         grid = np.arange(0.0, 4000.0, 4.0)
         known = -np.log(np.exp(-grid[:, None] * WATER_PER_MM) @ PHOTON_SHARE)
         seen_mm = np.interp(-np.log(through), known, grid)
         error += rays.strength * ((seen_mm - water_mm) * water - d)
-    if np.isfinite(rays.photons):
-        counts = np.maximum(rays.photons * through, 4.0)
-        without = np.maximum(rays.photons * _transmitted(water_mm, np.zeros_like(d), heavy), 4.0)
-        spread = np.sqrt(np.clip(1 / counts - 1 / without, 0, 0.25))
-        error += spread * rng.standard_normal(len(d))
-        error += np.minimum(0.0, np.log(rays.photons / 4.0) + np.log(through))  # clipped where nothing arrives
-    out = np.zeros(dense.shape, dtype=np.float32)
-    out[touched] = error
-    return out
+    if not np.isfinite(rays.photons):
+        return error, np.zeros(len(d))
+    error += np.minimum(0.0, np.log(rays.photons / 4.0) + np.log(through))  # clipped where nothing arrives
+    return error, 1 / np.maximum(rays.photons * through, 4.0)
 
 
 def _transmitted(water_mm: Array, d: Array, heavy: Array) -> Array:

@@ -93,12 +93,12 @@ def acquire(rng: np.random.Generator, hu: Field, geometry: Geometry, scanner: Sc
             body_mm: tuple[float, float] = TYPICAL_MM, *, over: Field | None = None) -> Field:
     """The scan of a true HU field [i, j, k] of a patient `body_mm` wide and deep; float32 on the same grid.
 
-    `over`: a real scan, with its own noise and blur, that `hu` was painted on: only what differs is blurred, and no
-    noise is added. Values end at -1024 and at the scanner's highest; nothing is padded yet.
+    `over`: a real scan, with its own noise, blur and shadows, that `hu` was painted on: only what differs is blurred
+    and casts shadows, and no noise is added. Values end at -1024 and at the scanner's highest; nothing is padded yet.
     """
     spacing, highest = geometry.spacing_mm, SATURATED_HU if scanner.saturates else EXTENDED_HU
     angles = 96 if hu.size < 1_500_000 else 180
-    streaks = hardening(rng, hu, spacing, scanner.rays(body_mm, angles))
+    streaks = hardening(rng, hu, spacing, scanner.rays(body_mm, angles), over=over)
     if streaks is not None:
         hu = hu.copy()
         hu[:, :, streaks[1]] += streaks[0]
