@@ -27,6 +27,8 @@ WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
 FAINT = 0.02
 """A structure less probable than this cannot win against five others and the background."""
+FILL_HU = 50.0
+"""Soft tissue, and what a lytic lesion is filled with."""
 GROWN_VOXELS = 3
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
@@ -93,19 +95,19 @@ class TwoPassSegmenter:
         return look_near(to_channels(hu), wanted, self._near.network, self._near.patch)
 
     def _without_cement(self, ct: Volume, cement: LabelMap, region: Region, hu: Field) -> LabelMap:
-        """The bones, on the working grid, seen once more with all cement hidden behind a mark.
+        """The bones, on the working grid, seen once more with all cement hidden.
 
-        A network that sees bright cement lie on bone takes it for bone. Both networks have learned to draw the contour
-        through the mark, from what lies around it.
+        A network that sees bright cement lie on bone takes it for bone. To the fine network it is made soft tissue, so
+        that cement in the bone looks like a lytic lesion and a leak like what it lies in; the near network has learned
+        to draw the contour through a mark, from what lies around it. The two err in opposite directions.
         """
         working = working_grid(region.geometry)
         share = to_aligned_grid(Volume(hu=cement.labels.astype(np.int16) * 100, geometry=cement.geometry), working)
         hidden = np.asarray(maximum_filter(share > 20, size=GROWN_VOXELS))
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
-        channels = to_channels(to_aligned_grid(ct, region.geometry))
         beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
-        erase(channels, beside)
-        again = _both_ways(self._fine, channels)
+        filled = np.where(beside, np.float32(FILL_HU), to_aligned_grid(ct, region.geometry))
+        again = _both_ways(self._fine, to_channels(filled))
         away = np.asarray(edt.edt(~beside, anisotropy=(float(region.geometry.spacing_mm[0]),) * 3, parallel=1))
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
