@@ -8,6 +8,7 @@ import numpy as np
 
 from sacroleak.training.simulation.noise import Field
 from sacroleak.training.simulation.scene import Scene
+from sacroleak.training.simulation.shapes import near
 
 DEFAULT_BACK_MM = 42.0
 """How far the sacrum's back lies behind its middle, where the grid does not hold it."""
@@ -64,9 +65,9 @@ def draw_body(rng: np.random.Generator, scene: Scene, *, skin_behind_mm: float, 
 
 def back_of_sacrum_mm(scene: Scene) -> float:
     """The hindmost of the sacrum, mm along P; an average one where the grid holds none."""
-    columns = np.flatnonzero((scene.distance["sacrum"] < 0).any(axis=(0, 2)))
-    if columns.size == 0:
+    bone = near(scene, "sacrum", 0.0)
+    if bone is None:
         return DEFAULT_BACK_MM
-    last = int(columns[-1])
+    last = bone[0][1].stop - 1
     seen = float(scene.axes[1][last])
     return seen if last < scene.geometry.shape[1] - 2 else max(seen, DEFAULT_BACK_MM)

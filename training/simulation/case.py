@@ -18,6 +18,7 @@ from sacroleak.training.simulation.hardware import METAL_KINDS, DenseObject
 from sacroleak.training.simulation.operation import Operation, operate
 from sacroleak.training.simulation.plan import Approach, Injection, LesionKind
 from sacroleak.training.simulation.randomise import clutter, invert_soft, miscalibrate, textures
+from sacroleak.training.simulation.readout import box_where
 from sacroleak.training.simulation.scanner import (
     Scanner,
     acquire,
@@ -28,6 +29,7 @@ from sacroleak.training.simulation.scanner import (
     tilted_grid,
 )
 from sacroleak.training.simulation.scene import FAR_MM, Field, Scene
+from sacroleak.training.simulation.shapes import near
 from sacroleak.training.simulation.tissue import (
     TissueStyle,
     draw_style,
@@ -183,20 +185,25 @@ def _label(scene: Scene, hu: Field, cement: Field, metal: npt.NDArray[np.bool_],
 
     anatomy = np.zeros(geometry.shape, dtype=np.uint8)
     for name, structure in LABELLED.items():
-        if name in scene.distance:
+        found = near(scene, name, 0.0) if name in scene.distance else None
+        if tilt_deg and found is not None:
             anatomy[within(scene.distance[name])] = structure
+        elif found is not None:
+            anatomy[found[0]][(found[1] < 0) & seen[found[0]]] = structure
     hard = within(cement)
-    outside = hard & (anatomy != Structure.SACRUM)
     numbers = np.zeros(geometry.shape, dtype=np.uint8)
     truth: list[LeakTruth] = []
-    for leak in operation.leaks:
-        part = outside & within(leak.distance) & (numbers == 0)
+    box = box_where(hard)
+    for leak in operation.leaks if box is not None else ():
+        there = within(leak.distance)[box] if tilt_deg else leak.distance[box] < 0
+        part = hard[box] & there & (anatomy[box] != Structure.SACRUM) & (numbers[box] == 0)
         if part.any():
             number = len(truth) + 1
-            numbers[part] = number
+            numbers[box][part] = number
             truth.append(LeakTruth(number=number, site=leak.site, mechanism=leak.mechanism,
                                    volume_ml=float(part.sum()) * geometry.voxel_ml))
-    steel = within(np.where(metal, np.float32(-1), np.float32(1))) & ~hard
+    steel = within(np.where(metal, np.float32(-1), np.float32(1))) if tilt_deg else metal & seen
+    steel &= ~hard
     return Case(ct=Volume(hu=np.rint(hu).astype(np.int16), geometry=geometry),
                 anatomy=LabelMap(labels=anatomy, geometry=geometry),
                 cement=LabelMap(labels=hard, geometry=geometry),

@@ -13,7 +13,7 @@ from sacroleak.core.structures import Side
 from sacroleak.training.simulation.noise import Field, smooth_noise
 from sacroleak.training.simulation.plan import Injection, LesionKind
 from sacroleak.training.simulation.scene import Scene
-from sacroleak.training.simulation.shapes import MARGIN_MM, add_ball, empty, roughen, whole, window
+from sacroleak.training.simulation.shapes import MARGIN_MM, add_ball, around, empty, roughen, whole, window
 
 Drawn = Mapping[str, float | str | list[float]]
 
@@ -45,6 +45,7 @@ class Lesion:
 def choose_in_ala(rng: np.random.Generator, scene: Scene, side: Side | None, *,
                   anywhere: bool = False) -> Points | None:
     """A point well within the bone of one ala (either, without a side), or anywhere in the sacrum; (3,) LPS mm."""
+    scene = around(scene, "sacrum")
     deep = scene.distance["sacrum"] < -ALA_DEPTH_MM if anywhere else ala(scene)
     if side is not None:
         deep = deep & of_side(scene, side)[:, None, None]
@@ -79,6 +80,7 @@ def of_side(scene: Scene, side: Side) -> npt.NDArray[np.bool_]:
 
 def midline_mm(scene: Scene) -> float:
     """Left-right place of the canal's middle, LPS mm; 0 where no canal is seen."""
+    scene = around(scene, "canal")
     across = np.count_nonzero(scene.distance["canal"] < 0, axis=(1, 2))
     return float(scene.axes[0] @ across / across.sum()) if across.any() else 0.0
 

@@ -12,6 +12,7 @@ from sacroleak.core.structures import Side
 from sacroleak.training.simulation.lesion import Drawn, Lesion, ala, midline_mm, of_side
 from sacroleak.training.simulation.plan import Approach, Injection
 from sacroleak.training.simulation.scene import Scene
+from sacroleak.training.simulation.shapes import around
 
 NEEDLE_RADIUS_MM = 1.2
 """13 gauge: 2.4 mm outer diameter."""
@@ -85,6 +86,7 @@ def sacral_axes(scene: Scene) -> tuple[Points, Points]:
 
     Where the canal is not seen they are those of a sacrum tilted by 40 degrees.
     """
+    scene = around(scene, "canal")
     inside = scene.distance["canal"] < 0
     per_level = np.count_nonzero(inside, axis=(0, 1))
     levels = np.flatnonzero(per_level)
@@ -119,6 +121,7 @@ def place_needles(rng: np.random.Generator, scene: Scene, injection: Injection,
 
 def _tips(rng: np.random.Generator, scene: Scene, injection: Injection, lesion: Lesion | None) -> Points:
     """Candidates, nearest to the lesion's middle (or any one point of the ala) first; (n, 3) LPS mm."""
+    scene = around(scene, "sacrum")
     deep = ala(scene) & of_side(scene, injection.side)[:, None, None]
     points = scene.geometry.to_lps(np.argwhere(deep))
     if len(points) == 0:

@@ -17,7 +17,8 @@ def smooth_noise(rng: np.random.Generator, shape: Shape, cells: float) -> Field:
     coarse_shape = tuple(max(2, int(np.ceil(n / max(cells, 1.0))) + 1) for n in shape)
     coarse = rng.standard_normal(coarse_shape, dtype=np.float32)
     field = resize_linear(coarse, shape)
-    return field / np.float32(max(float(field.std()), 1e-3))
+    field /= np.float32(max(float(field.std()), 1e-3))
+    return field
 
 
 def streaks(rng: np.random.Generator, points: Field, *, along: npt.NDArray[np.float64], length_mm: float,

@@ -14,7 +14,7 @@ from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack, 
 from sacroleak.training.simulation.noise import Field
 from sacroleak.training.simulation.plan import Injection, Plan
 from sacroleak.training.simulation.scene import FAR_MM, Scene
-from sacroleak.training.simulation.shapes import add_tube, empty
+from sacroleak.training.simulation.shapes import MARGIN_MM, add_tube, empty, near, whole, window
 from sacroleak.training.simulation.spaces import Spaces
 
 
@@ -36,7 +36,10 @@ class Operation:
     def cement(self, scene: Scene) -> Field:
         """Signed distance in mm to all cement."""
         fields = [b.distance for b in self.bodies] + [b.distance for b in self.leaks] + list(self.elsewhere)
-        return np.minimum.reduce(fields) if fields else empty(scene)
+        nearest = empty(scene)
+        for field in fields:
+            np.minimum(nearest, field, out=nearest)
+        return nearest
 
     def leaked_ml(self, scene: Scene) -> tuple[float, ...]:
         """Volume of each leak outside the sacrum in mL, overlaps counted for each."""
@@ -46,14 +49,17 @@ class Operation:
 
     def holes(self, scene: Scene) -> Field:
         """Signed distance in mm to the needles' holes in sacrum and hips, FAR_MM where no needle went."""
-        field = empty(scene)
+        if not self.tracks:
+            return empty(scene)
+        ends = np.array([end for track in self.tracks for end in (track.tip_lps_mm, track.skin_lps_mm)])
+        box, part = window(scene, ends, NEEDLE_RADIUS_MM + MARGIN_MM)
+        field = empty(part)
         for track in self.tracks:
-            add_tube(field, scene, np.array([track.tip_lps_mm, track.skin_lps_mm]), NEEDLE_RADIUS_MM)
-        if self.tracks:
-            bone = np.minimum.reduce([scene.distance[name] for name in ("sacrum", "hip_left", "hip_right")])
-            # A hole goes a little beyond the bone's surface, so that no skin of cortex is left over it.
-            field[bone > 1.0] = FAR_MM
-        return field
+            add_tube(field, part, np.array([track.tip_lps_mm, track.skin_lps_mm]), NEEDLE_RADIUS_MM)
+        bone = np.minimum.reduce([part.distance[name] for name in ("sacrum", "hip_left", "hip_right")])
+        # A hole goes a little beyond the bone's surface, so that no skin of cortex is left over it.
+        field[bone > 1.0] = FAR_MM
+        return whole(scene, field, box)
 
 
 def operate(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:
@@ -127,9 +133,10 @@ def _elsewhere(rng: np.random.Generator, scene: Scene, plan: Plan) -> list[Field
     """Cement of other treatments, inside other bones."""
     fields = []
     for host in plan.other_cement:
-        deep = np.flatnonzero(scene.distance[host] < -3) if host in scene.distance else np.empty(0, dtype=int)
-        if deep.size:
-            index = np.unravel_index(int(rng.choice(deep)), scene.geometry.shape)
-            tip = scene.geometry.to_lps(np.array(index))
+        deep = near(scene, host, -3.0) if host in scene.distance else None
+        if deep is not None:
+            box, depth = deep
+            index = np.unravel_index(int(rng.choice(np.flatnonzero(depth < -3))), depth.shape)
+            tip = scene.geometry.to_lps(np.array(index) + [s.start for s in box])
             fields.append(inject(rng, scene, tip[None], float(rng.uniform(0.5, 6)), bed=Bed(host=host)).distance)
     return fields

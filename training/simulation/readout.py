@@ -21,8 +21,9 @@ Box = tuple[slice, slice, slice]
 PLACING_MM = 2.0
 """Spacing at which anatomies are read out; their own fields are no finer."""
 FAR_STEPS = 127
-KEPT_BYTES = 400 << 20
-"""Stretched fields kept at hand: all of them on a patch, about four on a 300 mm scan at 1 mm."""
+KEPT_BYTES = 240 << 20
+"""Whole fields kept at hand: all of them on a patch, two on a scan of 300 slices of 300 mm at 1 mm."""
+NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 THINNED = 2
 """Every second voxel along each axis tells where a field lies."""
 
@@ -39,11 +40,13 @@ class Placed:
 class Stretched(Mapping[str, Field]):
     """Fields by name on a grid as fine as the placing grid or finer, each made when it is asked for, read-only.
 
-    The fields asked for last are kept, up to KEPT_BYTES; others are made anew, so hold on to one that is used often.
+    Each is kept where it is not just far, which is a small part of a scan; of whole fields those asked for last, up to
+    KEPT_BYTES, so ask for a part of one where that will do.
     """
 
     def __init__(self, placed: Mapping[str, Placed], placing: Geometry, wanted: Geometry) -> None:
         self._placed, self._placing, self._wanted = dict(placed), placing, wanted
+        self._tight: dict[str, Placed] = {}
         self._kept: OrderedDict[str, Field] = OrderedDict()
 
     def __iter__(self) -> Iterator[str]:
@@ -61,28 +64,54 @@ class Stretched(Mapping[str, Field]):
     def __getitem__(self, name: str) -> Field:
         """Signed distance in mm, float32 of the grid's shape."""
         if name not in self._kept:
-            field = self._made(self._placed[name])
-            field.setflags(write=False)
+            field = self.part(name, (slice(0, self._wanted.shape[0]), slice(0, self._wanted.shape[1]),
+                                     slice(0, self._wanted.shape[2])))
             while self._kept and (len(self._kept) + 1) * field.nbytes > KEPT_BYTES:
                 self._kept.popitem(last=False)
             self._kept[name] = field
         self._kept.move_to_end(name)
         return self._kept[name]
 
-    def _made(self, placed: Placed) -> Field:
-        out = np.full(self._wanted.shape, placed.far_mm, dtype=np.float32)
-        if placed.values.size == 0:
-            return out
-        if self._placing is self._wanted:
-            out[placed.box] = placed.values
-            return out
+    def extent(self, name: str) -> Box:
+        """Where a field is not just far; empty slices where it is so everywhere."""
+        return self._tightened(name).box
+
+    def part(self, name: str, box: Box) -> Field:
+        """A field within `box`, whose slices have a start and a stop, float32, read-only."""
+        tight = self._tightened(name)
+        out = np.full(tuple(s.stop - s.start for s in box), tight.far_mm, dtype=np.float32)
+        spans = [(max(b.start, t.start), min(b.stop, t.stop)) for b, t in zip(box, tight.box, strict=True)]
+        if all(low < high for low, high in spans):
+            to = tuple(slice(low - b.start, high - b.start) for (low, high), b in zip(spans, box, strict=True))
+            of = tuple(slice(low - t.start, high - t.start) for (low, high), t in zip(spans, tight.box, strict=True))
+            out[to] = tight.values[of]
+        out.setflags(write=False)
+        return out
+
+    def at(self, name: str, index: npt.NDArray[np.integer]) -> Field:
+        """A field at (..., 3) whole indices of the grid; (...)."""
+        tight = self._tightened(name)
+        own = index - np.array([s.start for s in tight.box])
+        inside = ((own >= 0) & (own < tight.values.shape)).all(axis=-1)
+        out: Field = np.full(inside.shape, tight.far_mm, dtype=np.float32)
+        out[inside] = tight.values[tuple(own[inside].T)]
+        return out
+
+    def _tightened(self, name: str) -> Placed:
+        if name not in self._tight:
+            self._tight[name] = self._stretched(self._placed[name])
+        return self._tight[name]
+
+    def _stretched(self, placed: Placed) -> Placed:
+        if placed.values.size == 0 or self._placing is self._wanted:
+            return placed
         index = axis_indices(self._placing, self._wanted)
         first = [np.flatnonzero((i >= s.start) & (i <= s.stop - 1)) for i, s in zip(index, placed.box, strict=True)]
-        if all(f.size for f in first):
-            box = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in first)
-            at = tuple(i[b] - s.start for i, b, s in zip(index, box, placed.box, strict=True))
-            out[box] = sample_separable(placed.values, at)
-        return out
+        if not all(f.size for f in first):
+            return Placed(box=NOWHERE, values=np.empty((0, 0, 0), np.float32), far_mm=placed.far_mm)
+        i, j, k = (slice(int(f[0]), int(f[-1]) + 1) for f in first)
+        at = tuple(n[b] - s.start for n, b, s in zip(index, (i, j, k), placed.box, strict=True))
+        return Placed(box=(i, j, k), values=sample_separable(placed.values, at), far_mm=placed.far_mm)
 
 
 def no_finer(geometry: Geometry) -> Geometry:
@@ -146,7 +175,7 @@ def read_field(values: DistanceField, places: Places, stretch: float) -> Placed:
     source = box_where(values < FAR_STEPS, 1)
     box = None if source is None else _box_of(source, places)
     if source is None or box is None:
-        return Placed(box=(slice(0), slice(0), slice(0)), values=np.empty((0, 0, 0), np.float32), far_mm=far)
+        return Placed(box=NOWHERE, values=np.empty((0, 0, 0), np.float32), far_mm=far)
     first = np.array([s.start for s in source], dtype=np.float32).reshape(3, 1, 1, 1)
     read = np.empty(tuple(s.stop - s.start for s in box), dtype=np.float32)
     map_coordinates(values[source], places.index[(slice(None), *box)] - first, output=read, order=1,

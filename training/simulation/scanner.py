@@ -167,15 +167,18 @@ def _kernel_and_noise(rng: np.random.Generator, stack: Field, scanner: Scanner, 
     depth = max(1, round(overlap))
     for start in range(0, shape[2], SLAB):
         part = stack[:, :, start:start + SLAB]
-        spectrum = dctn(part, axes=(0, 1), norm="ortho") * kernel[:, :, None]
+        spectrum = dctn(part, axes=(0, 1), norm="ortho")
+        spectrum *= kernel[:, :, None]
         if scanner.noise_hu > 0:
             white = rng.standard_normal((*shape[:2], part.shape[2] + depth - 1), dtype=np.float32)
             if depth > 1:  # slices that overlap share photons
                 white = uniform_filter1d(white, depth, axis=2)[:, :, depth // 2:][:, :, :part.shape[2]]
                 white *= np.float32(np.sqrt(depth))
-            white *= amplitude[:, :, None] + sideways[:, :, None] * lateral[start:start + SLAB]
+            scale = sideways[:, :, None] * lateral[start:start + SLAB]
+            scale += amplitude[:, :, None]
+            white *= scale
             spectrum += white
-        stack[:, :, start:start + SLAB] = idctn(spectrum, axes=(0, 1), norm="ortho")
+        stack[:, :, start:start + SLAB] = idctn(spectrum, axes=(0, 1), norm="ortho", overwrite_x=True)
 
 
 def _transfer(fx: Points, fy: Points, spacing: Points, scanner: Scanner) -> Field:

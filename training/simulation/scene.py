@@ -78,7 +78,10 @@ class Scene:
         """Distance of one structure at (n, 3) LPS mm, nearest voxel; (n,)."""
         index = np.rint(self.geometry.to_index(points_lps)).astype(int)
         index = np.clip(index, 0, np.array(self.geometry.shape) - 1)
-        values = self.distance[name][index[..., 0], index[..., 1], index[..., 2]]
+        if isinstance(self.distance, Stretched):
+            values = self.distance.at(name, index)
+        else:
+            values = self.distance[name][index[..., 0], index[..., 1], index[..., 2]]
         distances: npt.NDArray[np.float64] = values.astype(np.float64)
         return distances
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from sacroleak.core.geometry import Points
 from sacroleak.training.simulation.noise import Field
+from sacroleak.training.simulation.readout import Box, Stretched, box_where
 from sacroleak.training.simulation.scene import FAR_MM, Scene
 
 MARGIN_MM = 5.0
@@ -80,7 +81,26 @@ def gradient_at(field: Field, scene: Scene, point: Points) -> Points:
     return slope / size if size > 1e-6 else np.zeros(3)
 
 
-Box = tuple[slice, slice, slice]
+def near(scene: Scene, name: str, reach_mm: float) -> tuple[Box, Field] | None:
+    """Where a structure is nearer than `reach_mm` (at most about FAR_MM): a box, and its distance there, read-only."""
+    home = _extent(scene, name)
+    field = _cut(scene.distance, name, home)
+    inner = box_where(field < reach_mm)
+    return None if inner is None else (_within(home, inner), field[inner])
+
+
+def distance_in(scene: Scene, name: str, box: Box) -> Field:
+    """Distance to one structure within a box of the scene; to be read only."""
+    return _cut(scene.distance, name, box)
+
+
+def around(scene: Scene, name: str) -> Scene:
+    """The part of a scene in which the distance to a structure is known; all of it where that is nowhere."""
+    box = _extent(scene, name)
+    if any(s.stop <= s.start for s in box):
+        return scene
+    cropped = scene.geometry.crop(np.array([s.start for s in box]), np.array([s.stop for s in box]))
+    return replace(scene, geometry=cropped, distance=_Part(scene.distance, box), background=None)
 
 
 def window(scene: Scene, points_lps: Points, margin_mm: float) -> tuple[Box, Scene]:
@@ -104,13 +124,37 @@ class _Part(Mapping[str, Field]):
         self._fields, self._box = fields, box
 
     def __getitem__(self, name: str) -> Field:
-        return self._fields[name][self._box]
+        return _cut(self._fields, name, self._box)
+
+    def part(self, name: str, box: Box) -> Field:
+        """A field within a box of this part."""
+        return _cut(self._fields, name, _within(self._box, box))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a field; makes none."""
+        return name in self._fields
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 
     def __len__(self) -> int:
         return len(self._fields)
+
+
+def _cut(fields: Mapping[str, Field], name: str, box: Box) -> Field:
+    return fields.part(name, box) if isinstance(fields, (Stretched, _Part)) else fields[name][box]
+
+
+def _extent(scene: Scene, name: str) -> Box:
+    if isinstance(scene.distance, Stretched):
+        return scene.distance.extent(name)
+    i, j, k = scene.geometry.shape
+    return slice(0, i), slice(0, j), slice(0, k)
+
+
+def _within(outer: Box, inner: Box) -> Box:
+    i, j, k = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(outer, inner, strict=True))
+    return i, j, k
 
 
 def whole(scene: Scene, part: Field, box: Box) -> Field:

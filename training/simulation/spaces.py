@@ -14,7 +14,7 @@ from sacroleak.training.simulation.lesion import midline_mm
 from sacroleak.training.simulation.needle import sacral_axes
 from sacroleak.training.simulation.noise import Field
 from sacroleak.training.simulation.scene import FAR_MM, Scene
-from sacroleak.training.simulation.shapes import Box, window
+from sacroleak.training.simulation.shapes import Box, near, window
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,11 +41,10 @@ class Spaces:
     @classmethod
     def around(cls, scene: Scene) -> Spaces | None:
         """The spaces around the sacrum; None where none is seen."""
-        bone = scene.distance["sacrum"] < 0
-        spans = [np.flatnonzero(bone.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
-        if spans[0].size == 0:
+        bone = near(scene, "sacrum", 0.0)
+        if bone is None:
             return None
-        ends = scene.geometry.to_lps(np.array([[s[0] for s in spans], [s[-1] for s in spans]]))
+        ends = scene.geometry.to_lps(np.array([[s.start for s in bone[0]], [s.stop - 1 for s in bone[0]]]))
         box, part = window(scene, ends, AROUND_MM)
         kept = {name: part.distance[name] for name in USED if name in part.distance}
         return cls(scene=Scene(geometry=part.geometry, distance=kept, mirrored=scene.mirrored), box=box)

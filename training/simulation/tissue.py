@@ -13,6 +13,7 @@ from sacroleak.training.simulation.noise import Field, smooth_noise
 from sacroleak.training.simulation.plan import LesionKind, Patient
 from sacroleak.training.simulation.readout import box_where
 from sacroleak.training.simulation.scene import Scene
+from sacroleak.training.simulation.shapes import distance_in, near
 from sacroleak.training.simulation.soft_tissue import AIR_HU, SoftStyle, soft_tissue
 
 HEALTHY_HU = 226.0
@@ -96,9 +97,10 @@ def paint(rng: np.random.Generator, scene: Scene, style: TissueStyle, body: Body
                      bowel=style.bowel, gas=style.gas_share if gas else 0.0)
     hu = soft_tissue(rng, scene, soft, body)
     edge = voxel_edge_mm(scene) + style.soft_edge_mm
-    _fill(hu, scene.distance["canal"], edge, style.canal_hu)
-    if "disc" in scene.distance:
-        _fill(hu, scene.distance["disc"], edge, style.disc_hu)
+    for name, value in (("canal", style.canal_hu), ("disc", style.disc_hu)):
+        found = near(scene, name, edge) if name in scene.distance else None
+        if found is not None:
+            mix(hu[found[0]], np.float32(value), found[1], edge)
     spacing = float(scene.geometry.spacing_mm.min())
     texture = smooth_noise(rng, hu.shape, rng.uniform(1.0, 3.0) / spacing)
     patches = smooth_noise(rng, hu.shape, rng.uniform(12, 30) / spacing)
@@ -129,11 +131,11 @@ def _fill(hu: Field, distance: Field, edge: float, value: float) -> None:
 def _paint_bone(rng: np.random.Generator, hu: Field, scene: Scene, name: str, style: TissueStyle,
                 material: tuple[Field, Field, float]) -> None:
     texture, patches, edge = material
-    whole = scene.distance[name]
-    box = box_where(whole < edge)
-    if box is None:
+    found = near(scene, name, edge)
+    if found is None:
         return
-    d, fine, wide = whole[box], texture[box], patches[box]
+    box, d = found
+    fine, wide = texture[box], patches[box]
     level = style.trabecular_hu * (1.0 if style.wild else BONES[name]) + rng.normal(0, 40 if style.wild else 10)
     marrow = np.float32(level) + np.float32(style.trabecular_texture_hu) * (fine + 0.7 * wide)
     if name == "sacrum" and not style.wild:
@@ -148,12 +150,12 @@ def _paint_bone(rng: np.random.Generator, hu: Field, scene: Scene, name: str, st
 
 def _sclerose_joints(rng: np.random.Generator, hu: Field, scene: Scene, dense_hu: float) -> None:
     """Dense bone beside the sacroiliac joints, as age brings it."""
-    hips = np.minimum(scene.distance["hip_left"], scene.distance["hip_right"])
-    sacrum = scene.distance["sacrum"]
     reach = np.float32(rng.uniform(4, 9))
-    box = box_where((hips < reach) & (sacrum < reach))
-    if box is not None:
-        bone, other = np.minimum(hips[box], sacrum[box]), np.maximum(hips[box], sacrum[box])
+    found = near(scene, "sacrum", float(reach))
+    if found is not None:
+        box, sacrum = found
+        hips = np.minimum(distance_in(scene, "hip_left", box), distance_in(scene, "hip_right", box))
+        bone, other = np.minimum(hips, sacrum), np.maximum(hips, sacrum)
         hu[box] += np.float32(dense_hu) * np.clip(1 - other / reach, 0, 1) * np.clip(-bone, 0, 1)
 
 
@@ -172,7 +174,7 @@ def paint_lesions(rng: np.random.Generator, hu: Field, scene: Scene, lesions: Se
         if lesion.kind is LesionKind.MIXED:
             value = np.where(smooth_noise(rng, distance.shape, 6 / spacing) > 0, dense, soft)
         elif lesion.kind is LesionKind.LYTIC and rng.random() < 0.25:
-            rim = np.clip(1 - np.abs(distance) / np.float32(1.5), 0, 1) * (scene.distance["sacrum"][box] < 0)
+            rim = np.clip(1 - np.abs(distance) / np.float32(1.5), 0, 1) * (distance_in(scene, "sacrum", box) < 0)
             hu[box] += rim * np.float32(rng.uniform(100, 400))
         mix(hu[box], value, distance, edge)
 
@@ -194,15 +196,16 @@ def paint_fracture(rng: np.random.Generator, hu: Field, scene: Scene) -> dict[st
     level, value = float(rng.uniform(-45, 45)), float(rng.uniform(150, 450) if healing else rng.uniform(0, 60))
     drawn: dict[str, float | str] = {"kind": "healing" if healing else "gap", "lateral_mm": lateral,
                                      "width_mm": 2 * half, "hu": value}
-    box = box_where(scene.distance["sacrum"] < 0)
-    if box is None:
+    found = near(scene, "sacrum", 0.0)
+    if found is None:
         return drawn
+    box, bone = found
     x, y, z = (axis[s].astype(np.float32) for axis, s in zip(scene.axes, box, strict=True))
     sheet = ((x - lateral) * way[0])[:, None, None] + (y * way[1])[None, :, None] + (z * way[2])[None, None, :]
     sheet = sheet.astype(np.float32) + 2 * smooth_noise(rng, sheet.shape, 12 / spacing)
     # It ends at a level: fractures of insufficiency seldom run all the way down.
     crack = np.maximum(np.abs(sheet) - np.float32(half), (np.float32(level) - z)[None, None, :])
-    crack = np.maximum(crack, scene.distance["sacrum"][box] - np.float32(0.5))
+    crack = np.maximum(crack, bone - np.float32(0.5))
     target = hu[box]
     if healing:
         target += np.clip(0.5 - crack / np.float32(voxel_edge_mm(scene)), 0, 1) * np.float32(value)
