@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,15 +13,20 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import nibabel as nib
 import numpy as np
 import pytest
+from skimage.measure import marching_cubes
 
 from sacroleak.cli.demo import compare
 from sacroleak.cli.engine import EngineChoice, open_engine
 from sacroleak.cli.main import main
+from sacroleak.core.nifti_write import write_volume
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import BundleDraft, IntensityWindow, NetworkDraft, write_bundle
+from sacroleak.training.labelled_ct import TOTALSEGMENTATOR_V2
+from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.procedural import procedural_pelvis
 
 PHANTOM = Path(__file__).resolve().parent.parent / "inference/phantom.py"
@@ -223,6 +229,51 @@ def test_a_cohort_made_for_learning_says_that_its_rates_mean_nothing(
     assert row["cohort"] == "training"
     assert row["path"] == "training-1-0000/dicom"
     assert len(list((out / row["path"]).glob("*.dcm"))) == 40
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Anatomy:
+    """A coarse pelvis; bones read from elsewhere are as coarse, and completed from few others."""
+    for module in ("labelled_ct", "mesh_files"):
+        monkeypatch.setattr(f"sacroleak.training.{module}.GRID_MM", 4.0)
+    monkeypatch.setattr("sacroleak.training.derived.TEMPLATES", 1)
+    return procedural_pelvis(np.random.default_rng(3), spacing_mm=4.0)
+
+
+def test_cement_is_put_into_a_labelled_ct_that_stays_as_it_is_around_it(tmp_path: Path, tiny: Anatomy) -> None:
+    folder, out = tmp_path / "ct", tmp_path / "sim"
+    folder.mkdir()
+    labels = np.zeros(tiny.geometry.shape, dtype=np.uint8)
+    for ours, theirs in (("sacrum", "sacrum"), ("hip_left", "hip_left"), ("hip_right", "hip_right"),
+                         ("l5", "vertebrae_L5")):
+        labels[tiny.fields[ours] < 0] = TOTALSEGMENTATOR_V2[theirs]
+    hu = np.where(labels > 0, 300, 40).astype(np.int16)
+    write_volume(folder / "ct.nii.gz", Volume(hu=hu, geometry=tiny.geometry))
+    write_volume(folder / "labels.nii.gz", Volume(hu=labels.astype(np.int16), geometry=tiny.geometry))
+    assert main(["simulate", "-n", "1", "--seed", "6", "--out", str(out), "--anatomies", str(folder),
+                 "--workers", "1"]) == 0
+    case = out / "reference-6-0000"
+    origin = json.loads((case / "truth.json").read_text())["origin"]
+    assert (origin["background"], origin["anatomy"]) == ("real", "real-ct")
+    before, after, cement = (np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj).astype(int) for path in (
+        folder / "ct.nii.gz", case / "ct.nii.gz", case / "cement.nii.gz"))
+    assert after.shape == before.shape
+    assert (after - before)[cement > 0].mean() > 300
+    changed = np.abs(after - before) > 100
+    assert 0 < changed.mean() < 0.1
+
+
+def test_a_cohort_is_made_from_a_folder_of_surfaces(tmp_path: Path, tiny: Anatomy) -> None:
+    folder, out = tmp_path / "bones-of-mine", tmp_path / "sim"
+    folder.mkdir()
+    for name in ("sacrum", "hip_left", "hip_right"):
+        points, faces, *_ = marching_cubes(tiny.fields[name].astype(np.float32), 0.0)
+        np.savez(folder / f"{name}.npz", vertices=tiny.geometry.to_lps(points), faces=faces.astype(np.int64))
+    assert main(["simulate", "-n", "1", "--seed", "2", "--out", str(out), "--anatomies", str(folder), "--spacing", "4",
+                 "--fov", "220", "--workers", "1"]) == 0
+    truth = json.loads((out / "reference-2-0000" / "truth.json").read_text())
+    assert (truth["origin"]["background"], truth["origin"]["anatomy"]) == ("rendered", "surfaces")
+    assert truth["cement_ml"]["intraosseous"] > 1.0
 
 
 @pytest.mark.parametrize(("arguments", "mend"), [

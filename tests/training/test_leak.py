@@ -9,11 +9,13 @@ import numpy.typing as npt
 import pytest
 
 from sacroleak.core.structures import Side, Site
+from sacroleak.training.simulation.anatomy import Anatomy
+from sacroleak.training.simulation.case import centred_grid
 from sacroleak.training.simulation.cement import Treatment
 from sacroleak.training.simulation.leak import MECHANISMS, OF_SITE, SITE_OF, LeakBody, Source, way_out_mm
 from sacroleak.training.simulation.operation import treat
 from sacroleak.training.simulation.plan import Approach, Injection
-from sacroleak.training.simulation.scene import FAR_MM, Scene
+from sacroleak.training.simulation.scene import FAR_MM, Scene, place, still
 from sacroleak.training.simulation.spaces import Spaces
 
 SEEDS = range(12)
@@ -173,6 +175,23 @@ def test_a_track_begins_at_the_hole_of_a_needle_and_keeps_to_its_line(scene: Sce
         starts.append(along.min() - hole)
     # A needle is thinner than a voxel here, and its line may pass between voxels' middles for a while.
     assert np.median(starts) < 2 * voxel
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_voxels_thinner_than_a_needle_every_track_begins_at_its_hole(pelvis: Anatomy, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    fine = place(pelvis, centred_grid((170.0, 150.0, 150.0), (1.0, 1.0, 1.0)), still(pelvis), rng)
+    done = treated(fine, seed)
+    spaces = Spaces.around(fine)
+    assert spaces is not None
+    body = MECHANISMS["needle_track"](rng, Source(scene=fine, spaces=spaces, treatment=done))
+    if body is None:
+        pytest.skip("the needle leaves the grid at once")
+    track = done.tracks[0]
+    hole, _ = way_out_mm(spaces.scene, track)
+    points = fine.geometry.to_lps(np.argwhere((body.distance < 0) & (fine.distance["sacrum"] >= 0)))
+    start = float(((points - track.tip_lps_mm) @ track.direction).min() - hole)
+    assert -3.0 < start < 2.0
 
 
 def test_a_leak_into_the_disc_lies_in_the_disc(scene: Scene) -> None:
