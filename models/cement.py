@@ -24,11 +24,18 @@ CEMENT = 6
 METAL = 7
 FAINTEST_HU = 350.0
 """Below this nothing is called cement: soft tissue with contrast, and noise, end about here."""
-SEED_PROBABILITY = 0.5
-GROW_PROBABILITY = 0.12
+SEED_PROBABILITY = 0.8
+GROW_PROBABILITY = 0.3
 """Inside bone cement may grow only where the network thinks it possible, or cortex would be swallowed."""
-NEAR_PROBABILITY = 0.25
+NEAR_PROBABILITY = 0.4
 """Outside bone the close look has the say where it looked; elsewhere cement is followed by its density alone."""
+AGREED_PROBABILITY = 0.5
+SURE_VOXELS = 20
+"""The level of cement is read off where both looks agree, if they do in so many voxels."""
+BONE_SHARE, FREE_SHARE = 0.6, 0.3
+"""Cement that only the close look sees has this share of the level at least: beside bone, whose cortex has up to 0.6
+of it, and in soft tissue, where a vein fills its voxels in part.
+"""
 SEED_HU = 600.0
 LEVEL_PERCENTILE = 65.0
 MARROW_HU = 250.0
@@ -75,7 +82,8 @@ class Region:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bright:
     """What is bright enough to be cement or metal: flat indices into the scan, HU, LPS mm, both probabilities, and
-    whether the close look saw it; (n,) or (n, 3) each. `rods`: screws and nails, bool on the scan's grid.
+    whether the fine pass alone takes it for cement; (n,) or (n, 3) each. `looked`: whether there was a close look at
+    all that is suspect; `rods`: screws and nails, bool on the scan's grid.
     """
 
     where: npt.NDArray[np.int64]
@@ -83,7 +91,8 @@ class Bright:
     points: npt.NDArray[np.float64]
     cement: Field
     metal: Field
-    looked: Mask
+    agreed: Mask
+    looked: bool
     rods: Mask
 
     def paint(self, chosen: Mask) -> Mask:
@@ -98,15 +107,14 @@ def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) 
     where = np.flatnonzero(ct.hu.reshape(-1) > FAINTEST_HU)
     points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
     cement, metal = (_sample(region.probabilities[c], region.geometry, points) for c in (CEMENT, METAL))
-    looked = np.zeros(len(points), dtype=bool)
+    agreed = cement > AGREED_PROBABILITY
     if near is not None:
         index = working.to_index(points)
         for channel, values in ((CEMENT, cement), (METAL, metal)):
             probability, weight = near.at(channel, index)
             values += weight * (probability - values)
-        looked = np.asarray(weight > 0.5)
     return Bright(where=where, hu=ct.hu.reshape(-1)[where].astype(np.float32), points=points, cement=cement,
-                  metal=metal, looked=looked, rods=rods_in(ct.hu, ct.geometry))
+                  metal=metal, agreed=agreed, looked=near is not None, rods=rods_in(ct.hu, ct.geometry))
 
 
 def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask]:
@@ -125,14 +133,23 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
     # Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
-    level = float(np.percentile(values[seeds], LEVEL_PERCENTILE))
+    sure = seeds & bright.agreed
+    level = float(np.percentile(values[sure if sure.sum() >= SURE_VOXELS else seeds], LEVEL_PERCENTILE))
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max((level + SOFT_TISSUE_HU) / 2 * 0.8, FAINTEST_HU)
+    # Cement of one patient is one mixture: what only the close look takes for it, and is far less dense, is cortex.
+    seeds &= bright.agreed | (values > np.where(distance < CLEAR_MM, BONE_SHARE, FREE_SHARE) * level)
+    if not seeds.any():
+        return np.zeros(hu.shape, dtype=bool), metal
+    if bright.looked:
+        edge_soft = max(FREE_SHARE * level, FAINTEST_HU)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
-    without = ~bone & (values > edge_soft) & (metal_p < 0.5) & (~bright.looked | (cement_p > NEAR_PROBABILITY))
+    without = ~bone & (values > edge_soft) & (metal_p < 0.5)
+    if bright.looked:
+        without &= cement_p > NEAR_PROBABILITY
     grown = bright.paint((within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~bright.rods
     cement = _drop_far(_keep_seeded(grown, bright.paint(seeds)), ct.geometry, anatomy, depth)
-    if cement.any():
-        dense = without & ~bright.looked & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
+    if cement.any() and not bright.looked:
+        dense = without & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
         dense[dense] = _beside(bright.points[dense], cement, ct.geometry, anatomy)
         loose = _keep_seeded(grown & ~cement, bright.paint(dense) & ~cement)
         cement |= _not_denser(loose, hu, METAL_SHARE * level)
