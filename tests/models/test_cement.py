@@ -209,3 +209,39 @@ def test_a_dense_part_beside_cement_is_found_though_the_network_missed_it() -> N
     assert found[part(places(geometry))].mean() > 0.8
     alone, _, _ = delineated(FINE, part, seen=nothing)
     assert not alone.any()
+
+
+def closely(hu_of: dict[str, float], *, claimed: Inside) -> tuple[Mask, Geometry]:
+    """A body of cement that both looks see, a vein and a thick cortex of given HU, and a close look that claims all."""
+    body, vein, cortex = (NEAR_SHAPES[name] for name in ("body", "vein", "cortex"))
+    geometry, coarse, working = grid(FINE), grid((2.0, 2.0, 2.0)), grid((1.0, 1.0, 1.0))
+    hu = np.where(bone(places(geometry)), MARROW_HU, SOFT_HU).astype(np.float32)
+    for shape, value in ((body, CEMENT_HU), (vein, hu_of["vein"]), (cortex, hu_of["cortex"])):
+        hu += cover(geometry, shape) * (value - hu)
+    probabilities = np.zeros((8, *coarse.shape), dtype=np.float32)
+    probabilities[CEMENT] = np.clip(1.3 * cover(coarse, body), 0, 0.97)
+    near = np.zeros((8, *working.shape), dtype=np.float32)
+    near[CEMENT] = 0.95 * np.maximum(cover(working, body) > 0.5, claimed(places(working)))
+    look = Near(probabilities=near, weight=np.ones(working.shape, dtype=np.float32), start=(0, 0, 0), tiles=1)
+    labels = bone(places(working)).astype(np.uint8) * np.uint8(Structure.SACRUM)
+    found, _ = judged(Volume(hu=hu, geometry=geometry), LabelMap(labels=labels, geometry=working),
+                      Region(probabilities=probabilities, geometry=coarse), look)
+    return found, geometry
+
+
+NEAR_SHAPES = {"body": ball(6.5, (0.0, -9.0, 0.0)), "vein": rod((-9.0, -27.0, -8.0), (9.0, -27.0, 8.0), 1.0),
+               "cortex": rod((-12.0, 6.0, -10.0), (12.0, 6.0, 10.0), 1.5)}
+
+
+def test_a_vein_apart_that_the_close_look_sees_is_cement_and_dense_bone_it_claims_is_not() -> None:
+    vein, cortex = NEAR_SHAPES["vein"], NEAR_SHAPES["cortex"]
+    found, geometry = closely({"vein": 1100.0, "cortex": 1000.0}, claimed=lambda p: vein(p) | cortex(p))
+    assert (found & vein(places(geometry))).sum() > 0.6 * vein(places(geometry)).sum()
+    assert not (found & cortex(places(geometry))).any()
+
+
+def test_what_the_close_look_denies_is_no_cement_however_dense() -> None:
+    vein = NEAR_SHAPES["vein"]
+    found, geometry = closely({"vein": CEMENT_HU, "cortex": 1000.0}, claimed=nothing)
+    assert not (found & vein(places(geometry))).any()
+    assert found.any()
