@@ -27,11 +27,14 @@ from sacroleak.training.simulation.sources import anatomy_of, find_anatomies
 Rgb = npt.NDArray[np.uint8]
 Plane = npt.NDArray[Any]
 
-WINDOW_HU = (-200.0, 1500.0)
+WINDOW_HU = (-200.0, 1000.0)
 TILE_PX = 190
 CAPTION_PX = 14
 SIZE_MM = (230.0, 190.0, 200.0)
+WIDE_MM = (440.0, 300.0, 120.0)
+"""For what lies beside or under the patient."""
 PIXEL_MM = 1.25
+GREYS = 64
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "sacrum": (80, 200, 255), "canal": (255, 230, 60), "hips": (120, 140, 255), "l5": (120, 220, 120),
     "cement": (255, 140, 0), "leak": (255, 40, 90), "metal": (200, 120, 255)}
@@ -39,10 +42,11 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One scan of a sheet: what it shows, and the plan that makes it."""
+    """One scan of a sheet: what it shows, the plan that makes it, and how much is seen."""
 
     caption: str
     plan: Plan
+    size_mm: tuple[float, float, float] = SIZE_MM
 
 
 def plan_with(*, leaks: Sequence[LeakPlan] = (), lesion: LesionKind | None = LesionKind.LYTIC,
@@ -73,7 +77,7 @@ def distractor_rows() -> Iterator[Row]:
     for name in cohort.calcium:
         yield Row(caption=_words(name), plan=replace(plain, calcium=(name,)))
     for name in cohort.clutter:
-        yield Row(caption=_words(name), plan=replace(plain, clutter=(name,)))
+        yield Row(caption=_words(name), plan=replace(plain, clutter=(name,)), size_mm=WIDE_MM)
     for name in cohort.other_cement:
         yield Row(caption=f"cement in {_words(name)}", plan=replace(plain, other_cement=(name,)))
     yield Row(caption="fracture", plan=replace(plain, fracture=True))
@@ -90,10 +94,17 @@ def sheet(rows: Sequence[Row], anatomies: Sequence[Path], *, seed: int, columns:
         top, left = (number % down) * height, (number // down) * width
         page[top:top + part.shape[0], left:left + part.shape[1]] = part
     stream = BytesIO()
-    # Few colours keep the page small; the pictures are grey with lines in seven colours.
-    Image.fromarray(page).quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        stream, format="PNG", optimize=True)
+    # Greys and the colours of the lines, no others: small files, and no line takes another one's colour.
+    Image.fromarray(page).quantize(palette=_palette(), dither=Image.Dither.NONE).save(stream, format="PNG",
+                                                                                     optimize=True)
     return stream.getvalue()
+
+
+def _palette() -> Image.Image:
+    greys = [level for n in range(GREYS) for level in (round(255 * n / (GREYS - 1)),) * 3]
+    image = Image.new("P", (1, 1))
+    image.putpalette(greys + [level for colour in COLOURS.values() for level in colour])
+    return image
 
 
 def strip(case: Case, caption: str) -> Rgb:
@@ -112,8 +123,14 @@ def strip(case: Case, caption: str) -> Rgb:
 
 
 def focus_of(case: Case) -> tuple[int, int, int]:
-    """Index of the middle of the leaks; without any, of metal, of the cement, or of the sacrum."""
-    for mask in (case.leaks.labels > 0, case.metal.labels.astype(bool), case.cement.labels.astype(bool),
+    """Index within the first dense object; without any, of the middle of leaks, of cement in other bones, of metal, of
+    the cement, or of the sacrum.
+    """
+    for item in objects_of(case):
+        i, j, k = np.rint(case.ct.geometry.to_index(np.array(item["inside_lps_mm"]))).astype(int).tolist()
+        return i, j, k
+    elsewhere = case.cement.labels.astype(bool) & (case.anatomy.labels != Structure.SACRUM) & (case.leaks.labels == 0)
+    for mask in (case.leaks.labels > 0, elsewhere, case.metal.labels.astype(bool), case.cement.labels.astype(bool),
                  case.anatomy.labels == Structure.SACRUM):
         index = np.argwhere(mask)
         if len(index):
@@ -124,10 +141,16 @@ def focus_of(case: Case) -> tuple[int, int, int]:
     return i, j, k
 
 
+def objects_of(case: Case) -> list[dict[str, Any]]:
+    """The metal, calcium and contrast that were put in, with what was drawn for each."""
+    found = case.drawn.get("objects", [])
+    return list(found) if isinstance(found, list) else []
+
+
 def _scan(row: Row, anatomies: Sequence[Path], seed: int, number: int) -> Case:
     rng = np.random.default_rng((seed, number))
     anatomy: Anatomy = anatomy_of(tuple(anatomies), number, rng)
-    return make_case(rng, anatomy, row.plan, CaseRequest(size_mm=SIZE_MM, pixel_mm=PIXEL_MM, thickness_mm=PIXEL_MM))
+    return make_case(rng, anatomy, row.plan, CaseRequest(size_mm=row.size_mm, pixel_mm=PIXEL_MM, thickness_mm=PIXEL_MM))
 
 
 def _tile(case: Case, axis: int, index: int) -> Rgb:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def changed(name: str, where: tuple[slice | int, ...], value: int) -> Case:
     case = good_case()
     labels = getattr(case, name).labels.copy()
     labels[where] = value
-    return replace(case, **{name: LabelMap(labels=labels, geometry=GRID)})
+    change: dict[str, Any] = {name: LabelMap(labels=labels, geometry=GRID)}
+    return replace(case, **change)
 
 
 @pytest.mark.parametrize(("case", "broken"), [

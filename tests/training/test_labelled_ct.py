@@ -79,8 +79,8 @@ def test_the_way_a_scan_is_stored_changes_nothing(pelvis: Anatomy, tmp_path: Pat
             nib.save(image, tmp_path / f"{name}_{file}.nii.gz")
         made[name] = read_labelled_ct(tmp_path / f"{name}_ct.nii.gz", tmp_path / f"{name}_labels.nii.gz", name=name,
                                       source="a test")
-    for field, values in made["plain"].fields.items():
-        assert np.array_equal(values, made["turned"].fields[field]), field
+    for field, steps in made["plain"].fields.items():
+        assert np.array_equal(steps, made["turned"].fields[field]), field
     first, second = made["plain"].background, made["turned"].background
     assert first is not None
     assert second is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,11 +163,11 @@ def test_a_patient_of_three_surfaces_gets_what_they_lack(pelvis: Anatomy, tmp_pa
     monkeypatch.setattr("sacroleak.training.mesh_files.GRID_MM", 3.0)
     monkeypatch.setattr("sacroleak.training.derived.TEMPLATES", 1)
     cut = float(pelvis.landmarks["anterior_foramina_left"][2, 2]) - 12
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in ("sacrum", "hip_left", "hip_right"):
         mesh = mesh_of(pelvis, name, cut if name == "sacrum" else -np.inf)
         arrays |= {f"{name}_vertices": mesh.vertices, f"{name}_faces": mesh.faces[:, ::-1]}
-    np.savez(tmp_path / "all.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "all.npz", **arrays)
     anatomy = from_surfaces(read_patient(tmp_path), name="own-1", source="a test")
     inside = {name: field < 0 for name, field in anatomy.fields.items()}
     assert np.max(sum(mask.astype(np.uint8) for mask in inside.values())) == 1, "no voxel lies in two structures"

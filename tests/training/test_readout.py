@@ -11,7 +11,7 @@ import pytest
 from sacroleak.core.errors import InputError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.volume import Volume
-from sacroleak.models.resample import OUTSIDE_HU
+from sacroleak.models.resample import OUTSIDE_HU, sample_separable
 from sacroleak.training.simulation import readout
 from sacroleak.training.simulation.anatomy import STEP_MM, Anatomy
 from sacroleak.training.simulation.readout import Places, axis_indices, box_where, no_finer, read_background, read_field
@@ -73,7 +73,7 @@ def test_fine_grids_hold_what_the_coarser_grid_says(pelvis: Anatomy) -> None:
     fine, coarse = scene(FINE), scene(no_finer(FINE))
     index = axis_indices(no_finer(FINE), FINE)
     for name in ("sacrum", "canal", "l5"):
-        wanted = readout.sample_separable(coarse[name], index)
+        wanted = sample_separable(coarse[name], index)
         assert np.abs(fine[name] - wanted).max() < 1e-3, name
 
 
@@ -100,7 +100,7 @@ def test_fields_are_read_only_and_the_last_ones_are_kept(pelvis: Anatomy, monkey
 def test_the_ct_moves_as_its_bones_do(pelvis: Anatomy, spacing: float, mirrored: bool) -> None:
     rng = np.random.default_rng(7)
     warp = replace(draw_warp(rng, pelvis), mirrored=mirrored)
-    shape = tuple(int(n / spacing) for n in (130, 110, 130))
+    shape = int(130 / spacing), int(110 / spacing), int(130 / spacing)
     grid = Geometry.axis_aligned(origin_lps_mm=(-65, -55, -65), spacing_mm=spacing, shape=shape)
     scene = place(as_ct(pelvis), grid, warp, rng)
     assert scene.background is not None

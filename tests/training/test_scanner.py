@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sacroleak.core.geometry import Geometry
-from sacroleak.training.simulation.noise import smooth_noise
+from sacroleak.training.simulation.noise import Field, smooth_noise
 from sacroleak.training.simulation.scanner import (
     EXTENDED_HU,
     QUIET,
@@ -21,7 +21,7 @@ from sacroleak.training.simulation.scanner import (
     tilted,
     tilted_grid,
 )
-from sacroleak.training.simulation.scene import Field, Scene
+from sacroleak.training.simulation.scene import Scene
 
 PERFECT = Scanner(blur_mm=0.0, slice_mm=0.0, noise_hu=0.0, hardening=0.0, starvation=False, saturates=False)
 
@@ -126,7 +126,7 @@ def test_values_end_where_the_scale_ends() -> None:
     bright = np.full((32, 32, 32), 40000, dtype=np.float32)
     assert scanned(replace(PERFECT, saturates=True), bright).max() == SATURATED_HU
     assert scanned(PERFECT, bright).max() == EXTENDED_HU
-    assert scanned(PERFECT, bright / 8).max() == pytest.approx(5000, rel=1e-4)
+    assert scanned(PERFECT, bright / np.float32(8)).max() == pytest.approx(5000, rel=1e-4)
     assert scanned(PERFECT, np.full((32, 32, 32), -5000, dtype=np.float32)).min() == -1024
 
 

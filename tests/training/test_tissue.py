@@ -11,7 +11,8 @@ from sacroleak.training.simulation.body import Body, draw_body
 from sacroleak.training.simulation.lesion import Lesion
 from sacroleak.training.simulation.plan import LesionKind, Patient
 from sacroleak.training.simulation.randomise import DIM_HU, clutter, invert_soft, miscalibrate, textures
-from sacroleak.training.simulation.scene import Field, Scene
+from sacroleak.training.simulation.readout import Field
+from sacroleak.training.simulation.scene import Scene
 from sacroleak.training.simulation.shapes import add_ball, empty
 from sacroleak.training.simulation.tissue import (
     SCLEROTIC_HU,
@@ -120,7 +121,7 @@ def test_a_fracture_is_a_sheet_through_one_ala(scene: Scene) -> None:
         assert changed.any()
         assert (scene.distance["sacrum"][changed] < 2.5).all()
         x = scene.axes[0][np.argwhere(changed)[:, 0]]
-        assert np.abs(np.median(x) - drawn["lateral_mm"]) < 16
+        assert np.abs(np.median(x) - float(drawn["lateral_mm"])) < 16
     assert kinds == {"gap", "healing"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -12,13 +12,17 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.body import Body, draw_body
+from sacroleak.training.simulation.cement import CementBody
 from sacroleak.training.simulation.cohort import draw_training_plan
 from sacroleak.training.simulation.distractors import CALCIUM_KINDS, draw_object
 from sacroleak.training.simulation.hardware import METAL_KINDS, DenseObject
+from sacroleak.training.simulation.leak import LeakBody
+from sacroleak.training.simulation.lesion import Lesion
+from sacroleak.training.simulation.needle import NeedleTrack
 from sacroleak.training.simulation.operation import Operation, operate
 from sacroleak.training.simulation.plan import Approach, Injection, LesionKind
 from sacroleak.training.simulation.randomise import clutter, invert_soft, miscalibrate, textures
-from sacroleak.training.simulation.readout import box_where
+from sacroleak.training.simulation.readout import Field, box_where
 from sacroleak.training.simulation.scanner import (
     Scanner,
     acquire,
@@ -28,7 +32,7 @@ from sacroleak.training.simulation.scanner import (
     tilted,
     tilted_grid,
 )
-from sacroleak.training.simulation.scene import FAR_MM, Field, Scene
+from sacroleak.training.simulation.scene import FAR_MM, Scene
 from sacroleak.training.simulation.shapes import near
 from sacroleak.training.simulation.tissue import (
     TissueStyle,
@@ -213,8 +217,9 @@ def _label(scene: Scene, hu: Field, cement: Field, metal: npt.NDArray[np.bool_],
 
 def _drawn(operation: Operation, objects: list[DenseObject], **more: Mapping[str, object]) -> dict[str, object]:
     """Every parameter drawn after the plan, as JSON can hold it."""
-    parts = {"lesions": operation.lesions, "tracks": operation.tracks, "bodies": operation.bodies,
-             "leaks": operation.leaks, "objects": objects}
+    parts: Mapping[str, Sequence[Lesion | NeedleTrack | CementBody | LeakBody | DenseObject]] = {
+        "lesions": operation.lesions, "tracks": operation.tracks, "bodies": operation.bodies,
+        "leaks": operation.leaks, "objects": objects}
     return {**{name: dict(values) for name, values in more.items()},
             **{name: [dict(part.drawn) for part in found] for name, found in parts.items()}}
 

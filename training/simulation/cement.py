@@ -17,8 +17,9 @@ from sacroleak.training.simulation.lesion import Drawn, Lesion, choose_in_ala
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack
 from sacroleak.training.simulation.noise import Field, smooth_noise, streaks
 from sacroleak.training.simulation.plan import LesionKind
+from sacroleak.training.simulation.readout import Box
 from sacroleak.training.simulation.scene import FAR_MM, Scene
-from sacroleak.training.simulation.shapes import Box, add_tube, empty, whole, window
+from sacroleak.training.simulation.shapes import add_tube, empty, whole, window
 
 Fill = Literal["compact", "lobulated", "streaky"]
 FILLS: tuple[Fill, ...] = ("compact", "lobulated", "streaky")

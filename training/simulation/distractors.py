@@ -8,7 +8,7 @@ import numpy as np
 
 from sacroleak.core.geometry import Points
 from sacroleak.training.simulation.body import Body
-from sacroleak.training.simulation.hardware import METAL, DenseObject, Piece, corners, draw_metal, solid
+from sacroleak.training.simulation.hardware import METAL, DenseObject, Piece, corners, draw_metal, inside_lps_mm, solid
 from sacroleak.training.simulation.scene import Scene
 from sacroleak.training.simulation.shapes import window
 
@@ -37,7 +37,8 @@ def draw_object(rng: np.random.Generator, scene: Scene, kind: str, body: Body) -
             np.maximum(distance, np.float32(CLEAR_MM) - part.distance[bone], out=distance)
     if not (distance < 0).any():
         return None
-    return DenseObject(kind=kind, box=box, distance=distance, hu=hu, metal=False, drawn={"kind": kind, "hu": hu})
+    drawn = {"kind": kind, "hu": hu, "inside_lps_mm": inside_lps_mm(scene, box, distance)}
+    return DenseObject(kind=kind, box=box, distance=distance, hu=hu, metal=False, drawn=drawn)
 
 
 def _reach(pieces: list[Piece]) -> float:

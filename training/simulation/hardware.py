@@ -12,8 +12,9 @@ from sacroleak.training.simulation.body import Body
 from sacroleak.training.simulation.cement import choose_tip
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, needle_direction
 from sacroleak.training.simulation.noise import Field
+from sacroleak.training.simulation.readout import Box
 from sacroleak.training.simulation.scene import Scene
-from sacroleak.training.simulation.shapes import MARGIN_MM, Box, add_tube, empty, whole, window
+from sacroleak.training.simulation.shapes import MARGIN_MM, add_tube, empty, whole, window
 
 TITANIUM_HU = (3000.0, 9500.0)
 STEEL_HU = (10000.0, 24000.0)
@@ -87,7 +88,14 @@ def draw_metal(rng: np.random.Generator, scene: Scene, kind: str, body: Body) ->
     if found is None:
         return None
     return DenseObject(kind=kind, box=found[0], distance=found[1], hu=hu, metal=True,
-                       drawn={"kind": kind, "hu": hu, "steel": steel})
+                       drawn={"kind": kind, "hu": hu, "steel": steel, "inside_lps_mm": inside_lps_mm(scene, *found)})
+
+
+def inside_lps_mm(scene: Scene, box: Box, distance: Field) -> list[float]:
+    """A place well inside a solid, LPS mm: its deepest voxel."""
+    deepest = np.unravel_index(int(distance.argmin()), distance.shape)
+    place: list[float] = scene.geometry.to_lps(np.array(deepest) + [s.start for s in box]).tolist()
+    return place
 
 
 def corners(scene: Scene) -> tuple[Points, Points]:

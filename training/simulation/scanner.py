@@ -104,8 +104,9 @@ def acquire(rng: np.random.Generator, hu: Field, geometry: Geometry, scanner: Sc
         hu[:, :, streaks[1]] += streaks[0]
     if over is not None:
         silent = replace(scanner, noise_hu=0.0)
-        real = over + _cut(rng, hu - over, np.zeros(hu.shape[2], np.float32), silent, (spacing, body_mm))
-        return np.minimum(real, max(float(over.max()), highest))
+        real: Field = over + _cut(rng, hu - over, np.zeros(hu.shape[2], np.float32), silent, (spacing, body_mm))
+        np.minimum(real, np.float32(max(float(over.max()), highest)), out=real)
+        return real
     out = _cut(rng, hu, _lateral_noise(hu, spacing), scanner, (spacing, body_mm))
     np.clip(out, -1024, highest, out=out)
     return out
@@ -115,9 +116,10 @@ def _cut(rng: np.random.Generator, hu: Field, level: Field, scanner: Scanner,
          patient: tuple[Points, tuple[float, float]]) -> Field:
     """Into slices, through the kernel, with noise, and back to the grid; `level`: lateral noise by slice."""
     into, back = _slices(hu.shape[2], float(patient[0][2]), scanner)
-    stack = hu @ into.T if into is not None else hu.copy()
+    stack: Field = hu @ into.T if into is not None else hu.copy()
     _kernel_and_noise(rng, stack, scanner, into @ level if into is not None else level, patient)
-    return stack @ back.T if back is not None else stack
+    out: Field = stack @ back.T if back is not None else stack
+    return out
 
 
 def _slices(count: int, step_mm: float, scanner: Scanner) -> tuple[Field | None, Field | None]:

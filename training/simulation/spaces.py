@@ -13,8 +13,9 @@ from sacroleak.core.geometry import Points
 from sacroleak.training.simulation.lesion import midline_mm
 from sacroleak.training.simulation.needle import sacral_axes
 from sacroleak.training.simulation.noise import Field
+from sacroleak.training.simulation.readout import Box
 from sacroleak.training.simulation.scene import FAR_MM, Scene
-from sacroleak.training.simulation.shapes import Box, near, window
+from sacroleak.training.simulation.shapes import near, window
 
 Mask = npt.NDArray[np.bool_]
 

@@ -117,7 +117,7 @@ def voxel_edge_mm(scene: Scene) -> float:
     return float(np.cbrt(np.prod(scene.geometry.spacing_mm)))
 
 
-def mix(hu: Field, value: Field | float, distance: Field, edge: float) -> None:
+def mix(hu: Field, value: Field | np.float32, distance: Field, edge: float) -> None:
     """Put `value` where `distance` is negative, in place, by the share of each voxel that it covers."""
     hu += np.clip(0.5 - distance / np.float32(edge), 0, 1) * (value - hu)
 
