@@ -22,6 +22,7 @@ from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.cases import CaseRequest, make_case
 from sacroleak.training.simulation.cohort import shipped_cohorts
 from sacroleak.training.simulation.plan import Approach, Injection, LeakPlan, LesionKind, Patient, Plan
+from sacroleak.training.simulation.scanner import QUIET, Scanner
 from sacroleak.training.simulation.sources import anatomy_of, find_anatomies
 
 Rgb = npt.NDArray[np.uint8]
@@ -42,11 +43,12 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One scan of a sheet: what it shows, the plan that makes it, and how much is seen."""
+    """One scan of a sheet: what it shows, the plan that makes it, how much is seen, and by what (None: drawn)."""
 
     caption: str
     plan: Plan
     size_mm: tuple[float, float, float] = SIZE_MM
+    scanner: Scanner | None = None
 
 
 def plan_with(*, leaks: Sequence[LeakPlan] = (), lesion: LesionKind | None = LesionKind.LYTIC,
@@ -73,11 +75,11 @@ def distractor_rows() -> Iterator[Row]:
     for name in cohort.near_misses:
         yield Row(caption=f"near-miss: {_words(name)}", plan=replace(plan_with(), near_misses=(name,)))
     for name in cohort.hardware:
-        yield Row(caption=_words(name), plan=replace(plain, hardware=(name,)))
+        yield Row(caption=_words(name), plan=replace(plain, hardware=(name,)), scanner=QUIET)
     for name in cohort.calcium:
         yield Row(caption=_words(name), plan=replace(plain, calcium=(name,)))
     for name in cohort.clutter:
-        yield Row(caption=_words(name), plan=replace(plain, clutter=(name,)), size_mm=WIDE_MM)
+        yield Row(caption=_words(name), plan=replace(plain, clutter=(name,)), size_mm=WIDE_MM, scanner=QUIET)
     for name in cohort.other_cement:
         yield Row(caption=f"cement in {_words(name)}", plan=replace(plain, other_cement=(name,)))
     yield Row(caption="fracture", plan=replace(plain, fracture=True))
@@ -150,7 +152,8 @@ def objects_of(case: Case) -> list[dict[str, Any]]:
 def _scan(row: Row, anatomies: Sequence[Path], seed: int, number: int) -> Case:
     rng = np.random.default_rng((seed, number))
     anatomy: Anatomy = anatomy_of(tuple(anatomies), number, rng)
-    return make_case(rng, anatomy, row.plan, CaseRequest(size_mm=row.size_mm, pixel_mm=PIXEL_MM, thickness_mm=PIXEL_MM))
+    return make_case(rng, anatomy, row.plan, CaseRequest(size_mm=row.size_mm, pixel_mm=PIXEL_MM, thickness_mm=PIXEL_MM,
+                                                          scanner=row.scanner))
 
 
 def _tile(case: Case, axis: int, index: int) -> Rgb:
