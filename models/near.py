@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,10 @@ class Near:
         """Its place in the working grid."""
         i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.weight.shape, strict=True))
         return i, j, k
+
+    def only(self, where: Mask) -> Near:
+        """The same with its weight kept only where `where`, (i, j, k) on its box, is true."""
+        return replace(self, weight=self.weight * where.astype(np.float32))
 
     def mix(self, structure: int, fine: Field, box: tuple[slice, ...]) -> None:
         """Move `fine`, a channel of the fine pass on `box` of the working grid, towards this one, in place.

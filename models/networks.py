@@ -33,6 +33,9 @@ GROWN_VOXELS = 3
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
 """This near to hidden cement the bones are those of the look that did not see it; farther off both looks count."""
+NEAR_REACH_MM = 6.0
+"""The near network sees too little of the pelvis to be asked about bones farther from hidden cement."""
+L5_SEEN = 0.3
 RECENTRE_MM = 12.0
 """If the sacrum lies farther than this from the middle of the region, the fine pass is run again around it."""
 SMALLEST_SACRUM_ML = 25.0
@@ -117,13 +120,27 @@ class TwoPassSegmenter:
             channels = to_channels(hu)
             erase(channels, hidden)
             near = look_near(channels, hidden, self._near.network, self._near.patch)
-        return working_anatomy(Region(probabilities=mixed, geometry=region.geometry), near)
+        mixed_region = Region(probabilities=mixed, geometry=region.geometry)
+        if near is not None:
+            near = near.only(_beside_hidden(near, hidden) & ~_fifth_lumbar(near, mixed_region))
+        return working_anatomy(mixed_region, near)
 
     def _look(self, ct: Volume, centre: Points) -> Region:
         origin = centre - (np.array(self._patch) - 1) / 2 * self._fine_mm
         grid = Geometry.axis_aligned(origin_lps_mm=origin, spacing_mm=self._fine_mm, shape=self._patch)
         channels = to_channels(to_aligned_grid(ct, grid))
         return Region(probabilities=_both_ways(self._fine, channels), geometry=grid)
+
+
+def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Where the close look may speak of bones, on its own box: at hidden cement, and not at the rest of its tiles."""
+    away = edt.edt(np.ascontiguousarray(~hidden[near.box]), anisotropy=(WORKING_MM,) * 3, parallel=1)
+    return np.asarray(away < NEAR_REACH_MM)
+
+
+def _fifth_lumbar(near: Near, region: Region) -> npt.NDArray[np.bool_]:
+    """Where the fine pass sees L5, on the box of the close look, which has not learned to tell it from the sacrum."""
+    return np.asarray(stretched(region.probabilities[Structure.L5], region.geometry, near.box, WORKING_MM) > L5_SEEN)
 
 
 def _both_ways(network: Network, channels: Field) -> Field:
