@@ -28,8 +28,9 @@ scans for all else. A bootstrap interval of no width says only that all scans ga
 would. A figure without interval rests on one item. Sites with few positives have wide intervals: read those, not the
 value.
 
-Some limits were chosen while looking at fourteen of the forty scans: [evaluation.md](evaluation.md) names them. The
-figures over all forty are optimistic to that extent.
+No limit was chosen on these scans, but some on an earlier benchmark of the same seven patients:
+[evaluation.md](evaluation.md). Where `n` is smaller than the table of the benchmark is long, the first scans of each
+source were measured.
 """
 
 BENCHMARK_NOTE = """\
