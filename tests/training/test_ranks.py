@@ -17,7 +17,7 @@ from rich.console import Console
 from sacroleak.core.config import load_config
 from sacroleak.training.progress import progress
 from sacroleak.training.ranks import ALONE, joined
-from sacroleak.training.sampling import SyntheticPatches
+from sacroleak.training.sampling import LOOKS, SyntheticPatches
 from sacroleak.training.train_segmenter import TrainConfig, Trainer, main
 
 
@@ -43,7 +43,9 @@ def test_every_sample_number_is_drawn_by_one_process(processes: int, config: Tra
     monkeypatch.setattr("sacroleak.training.sampling.random_scene", lambda *_: None)
     monkeypatch.setattr("sacroleak.training.sampling.random_case",
                         lambda rng, scene: rng.bit_generator.seed_seq.entropy)
-    monkeypatch.setattr("sacroleak.training.sampling.to_sample", lambda case, spec: case[1])
+    monkeypatch.setattr("sacroleak.training.sampling.draw_erased", lambda rng, case: 1)
+    monkeypatch.setattr("sacroleak.training.sampling.to_sample",
+                        lambda case, spec, erased: case[1] * LOOKS + (erased or 0))
     files = sorted(anatomies.glob("*.npz"))[:1]
     for number in range(processes):
         samples = iter(SyntheticPatches(files, config.network, seed=0, start=6 + number, every=processes))
