@@ -13,6 +13,7 @@ from sacroleak.core.errors import GeometryError
 Points = npt.NDArray[np.float64]
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 
 GRID_TOLERANCE_MM = 1e-3
 """Corners of two grids called the same may lie this far apart (float32 headers round to about 1e-4 mm)."""
@@ -96,3 +97,16 @@ class Geometry:
         apart = float(np.abs(self.corners_lps_mm() - other.corners_lps_mm()).max())
         if apart > GRID_TOLERANCE_MM:
             raise GeometryError(f"{what}: corners are {apart:.2f} mm apart, allowed {GRID_TOLERANCE_MM} mm")
+
+
+def box_where(mask: npt.NDArray[np.bool_], margin: npt.ArrayLike = 0) -> Box | None:
+    """The smallest box with all of `mask`, `margin` voxels wider and cut to the array; None for an empty mask."""
+    margins = np.broadcast_to(margin, (3,))
+    spans = []
+    for axis in range(3):
+        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if used.size == 0:
+            return None
+        spans.append(slice(max(int(used[0]) - int(margins[axis]), 0),
+                           min(int(used[-1]) + int(margins[axis]) + 1, mask.shape[axis])))
+    return spans[0], spans[1], spans[2]

@@ -8,14 +8,15 @@ import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects, map_coordinates
+from scipy.ndimage import find_objects
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.distance import DistanceField, signed_distance
 from sacroleak.models.near import Near
-from sacroleak.models.resample import Field
+from sacroleak.models.resample import Field, sample_points
 
 Mask = npt.NDArray[np.bool_]
 
@@ -106,7 +107,8 @@ def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) 
     """All that `delineate` has to judge; `near`, on the `working` grid, counts instead of `region` where it looked."""
     where = np.flatnonzero(ct.hu.reshape(-1) > FAINTEST_HU)
     points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
-    cement, metal = (_sample(region.probabilities[c], region.geometry, points) for c in (CEMENT, METAL))
+    index = region.geometry.to_index(points)
+    cement, metal = (sample_points(region.probabilities[c], index) for c in (CEMENT, METAL))
     agreed = cement > AGREED_PROBABILITY
     if near is not None:
         index = working.to_index(points)
@@ -124,8 +126,8 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     thickness; thin leaks that no network looked at closely are followed through soft tissue by connection.
     """
     hu, values, cement_p, metal_p = ct.hu, bright.hu, bright.cement, bright.metal
-    depth = _bone_depth(anatomy)
-    distance = _sample(depth, anatomy.geometry, bright.points)
+    from_bone = _bone_distance(anatomy)
+    distance = from_bone.at(bright.points)
     bone = distance <= 0
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p)
     metal = bright.paint((metal_p > 0.5) & (metal_p > cement_p) & (values > 1500)) | bright.rods
@@ -147,7 +149,7 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     if bright.looked:
         without &= cement_p > NEAR_PROBABILITY
     grown = bright.paint((within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~bright.rods
-    cement = _drop_far(_keep_seeded(grown, bright.paint(seeds)), ct.geometry, anatomy, depth)
+    cement = _drop_far(_keep_seeded(grown, bright.paint(seeds)), ct.geometry, anatomy, from_bone)
     if cement.any() and not bright.looked:
         dense = without & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
         dense[dense] = _beside(bright.points[dense], cement, ct.geometry, anatomy)
@@ -220,7 +222,7 @@ def _not_denser(parts_of: Mask, hu: npt.NDArray[np.int16] | npt.NDArray[np.float
     return result
 
 
-def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap, depth: Field) -> Mask:
+def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap, from_bone: DistanceField) -> Mask:
     """Leave out parts that lie far from the sacrum and in none of the labelled bones: hardware of hips and femora."""
     sacrum = np.argwhere(anatomy.labels == Structure.SACRUM)[::16]
     if len(sacrum) == 0 or not cement.any():
@@ -232,22 +234,12 @@ def _drop_far(cement: Mask, geometry: Geometry, anatomy: LabelMap, depth: Field)
         inside = np.argwhere(parts[box] == number) + [s.start for s in box]
         points = geometry.to_lps(inside)
         near = tree.query(points[:: max(1, len(points) // 500)])[0].min() <= FARTHEST_MM
-        keep[number] = near or (_sample(depth, anatomy.geometry, points) <= 0).mean() > 0.5
+        keep[number] = near or (from_bone.at(points) <= 0).mean() > 0.5
     result: Mask = keep[parts]
     return result
 
 
-def _sample(field: Field, grid: Geometry, points: npt.NDArray[np.float64]) -> Field:
-    index = grid.to_index(points).T
-    values: Field = map_coordinates(field, index, order=1, mode="nearest", output=np.float32)
-    return values
-
-
-def _bone_depth(anatomy: LabelMap) -> Field:
-    """Distance in mm to the nearest bone's surface on the anatomy's grid, negative inside; the canal is no bone."""
+def _bone_distance(anatomy: LabelMap) -> DistanceField:
+    """Distance to the nearest bone's surface on the anatomy's grid; the canal is no bone."""
     bone = (anatomy.labels != Structure.BACKGROUND) & (anatomy.labels != Structure.SACRAL_CANAL)
-    spacing = tuple(float(s) for s in anatomy.geometry.spacing_mm)
-    signed = edt.edt(~bone, anisotropy=spacing, parallel=1) - edt.edt(bone, anisotropy=spacing, parallel=1)
-    # The distances are to voxel centres; the border lies half a voxel before the first one.
-    depth: Field = np.where(bone, signed + 0.5 * spacing[0], signed - 0.5 * spacing[0]).astype(np.float32)
-    return depth
+    return signed_distance(bone, anatomy.geometry)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Geometry, Points, box_where
 
 Distances = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -44,10 +44,9 @@ def signed_distance(mask: Mask, geometry: Geometry, *, smooth_mm: float = 0.0) -
     `smooth_mm` is the standard deviation of a Gaussian that takes the stairs off the surface; a plane stays in place.
     """
     values = _outside_mm(mask, geometry)
-    if mask.any():
-        # Depths inside need only the structure's own box, which is much smaller than the array.
-        sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-        box = tuple(slice(max(int(side[0]) - 1, 0), int(side[-1]) + 2) for side in sides)
+    # Depths inside need only the structure's own box, which is much smaller than the array.
+    box = box_where(mask, 1)
+    if box is not None:
         spacing = tuple(float(s) for s in geometry.spacing_mm)
         solid = np.ascontiguousarray(mask[box])
         depth = np.minimum(edt.edt(solid, anisotropy=spacing), FAR_MM)

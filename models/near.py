@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import edt
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Box, Geometry, box_where
 from sacroleak.core.structures import Structure
-from sacroleak.models.resample import Field, sample_separable
+from sacroleak.models.intensity import erase, to_channels
+from sacroleak.models.resample import Field, sample_points, sample_separable
 from sacroleak.models.runtime import Network
 
 Mask = npt.NDArray[np.bool_]
@@ -47,7 +48,7 @@ class Near:
     tiles: int
 
     @property
-    def box(self) -> tuple[slice, slice, slice]:
+    def box(self) -> Box:
         """Its place in the working grid."""
         i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.weight.shape, strict=True))
         return i, j, k
@@ -56,7 +57,7 @@ class Near:
         """The same with its weight kept only where `where`, (i, j, k) on its box, is true."""
         return replace(self, weight=self.weight * where.astype(np.float32))
 
-    def mix(self, structure: int, fine: Field, box: tuple[slice, ...]) -> None:
+    def mix(self, structure: int, fine: Field, box: Box) -> None:
         """Move `fine`, a channel of the fine pass on `box` of the working grid, towards this one, in place.
 
         A close view cannot tell left from right, so of the hips it says only how much bone there is in all.
@@ -79,12 +80,12 @@ class Near:
         i, j, k = place[inside].T
         probability, weight = (np.zeros(len(index), dtype=np.float32) for _ in range(2))
         weight[inside] = self.weight[i, j, k]
-        probability[inside] = _linear(self.probabilities[channel], index[inside] - np.array(self.start))
+        probability[inside] = sample_points(self.probabilities[channel], index[inside] - np.array(self.start))
         return probability, weight
 
 
-def look_near(channels: Field, wanted: Mask, network: Network, patch: Start) -> Near | None:
-    """Run `network` on tiles of `patch` voxels that cover `wanted`; channels (2, i, j, k) and it on the working grid.
+def look_near(hu: Field, wanted: Mask, network: Network, patch: Start, *, erased: Mask | None = None) -> Near | None:
+    """Run `network` on tiles of `patch` voxels that cover `wanted`, with `erased` hidden; all on the working grid.
 
     None where nothing is wanted. The grid must be at least as large as a patch.
     """
@@ -99,7 +100,10 @@ def look_near(channels: Field, wanted: Mask, network: Network, patch: Start) -> 
     for tile in tiles:
         source = tuple(slice(a, a + n) for a, n in zip(tile, patch, strict=True))
         target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
-        answer = network(channels[(slice(None), *source)])
+        channels = to_channels(hu[source])
+        if erased is not None:
+            erase(channels, erased[source])
+        answer = network(channels)
         if summed is None:
             summed = np.zeros((len(answer), *total.shape), dtype=np.float32)
         summed[(slice(None), *target)] += ramp * answer
@@ -116,13 +120,13 @@ def worth_looking(hu: Field, suspect: Mask, spacing_mm: float) -> Mask:
     cells = _any_in_cells(suspect)
     if not cells.any():
         return np.zeros(hu.shape, dtype=bool)
-    away = np.asarray(distance_transform_edt(~cells, sampling=COARSE * spacing_mm))
+    away = edt.edt(~cells, anisotropy=(COARSE * spacing_mm,) * 3, parallel=1)
     grown = (away <= AROUND_MM).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
     wanted: Mask = grown[: hu.shape[0], : hu.shape[1], : hu.shape[2]] & (hu > BRIGHT_HU)
     return wanted
 
 
-def stretched(probability: Field, grid: Geometry, box: tuple[slice, slice, slice], working_mm: float) -> Field:
+def stretched(probability: Field, grid: Geometry, box: Box, working_mm: float) -> Field:
     """A channel of the fine pass on a box of the working grid, which begins at the same corner."""
     factor = float(grid.spacing_mm[0]) / working_mm
     return sample_separable(probability, tuple(np.arange(s.start, s.stop) / factor for s in box))
@@ -130,11 +134,10 @@ def stretched(probability: Field, grid: Geometry, box: tuple[slice, slice, slice
 
 def _tiles(wanted: Mask, patch: Start) -> Iterator[Start]:
     """Corners of tiles on a regular lattice over the wanted voxels' box; tiles that would add nothing are left out."""
-    used = [np.flatnonzero(wanted.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if any(u.size == 0 for u in used):
+    box = box_where(wanted)
+    if box is None:
         return
-    starts = [_starts(int(u[0]), int(u[-1]) + 1, n, side)
-              for u, n, side in zip(used, patch, wanted.shape, strict=True)]
+    starts = [_starts(s.start, s.stop, n, side) for s, n, side in zip(box, patch, wanted.shape, strict=True)]
     left = wanted.copy()
     half = OVERLAP // 2
     for i in starts[0]:
@@ -169,17 +172,3 @@ def _any_in_cells(mask: Mask) -> Mask:
     padded[: mask.shape[0], : mask.shape[1], : mask.shape[2]] = mask
     i, j, k = (n // COARSE for n in sides)
     return np.asarray(padded.reshape(i, COARSE, j, COARSE, k, COARSE).any(axis=(1, 3, 5)))
-
-
-def _linear(field: Field, index: npt.NDArray[np.float64]) -> Field:
-    """Linear samples at (n, 3) indices, clamped to the field; (n,)."""
-    last = np.array(field.shape) - 1
-    place = np.clip(index, 0, last)
-    low = np.minimum(place.astype(np.int64), np.maximum(last - 1, 0))
-    weight = (place - low).astype(np.float32)
-    out = np.zeros(len(index), dtype=np.float32)
-    for corner in np.ndindex(2, 2, 2):
-        share = np.prod(np.where(np.array(corner) == 1, weight, 1 - weight), axis=1)
-        i, j, k = np.minimum(low + corner, last).T
-        out += share * field[i, j, k]
-    return out

@@ -11,15 +11,15 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter
 
 from sacroleak.core.errors import ModelError, NotAssessableError
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import Region, bright_in, delineate
-from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
+from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
-from sacroleak.models.resample import Field, sample_separable, to_aligned_grid
+from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.runtime import Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 
@@ -64,10 +64,10 @@ class TwoPassSegmenter:
     def segment(self, ct: Volume) -> Segmentation:
         """Bone as before cement, and cement. Raises NotAssessableError if too little of the sacrum is shown."""
         centre = locate_sacrum(ct, self._coarse, self._coarse_mm)
-        region = self._look(ct, centre)
+        region, seen = self._look(ct, centre)
         found = _sacrum_centre(region)
         if found is not None and np.abs(found - centre).max() > RECENTRE_MM:
-            region = self._look(ct, found)
+            region, seen = self._look(ct, found)
         anatomy = working_anatomy(region)
         coverage = _require_sacrum(anatomy, ct.geometry)
         start, stop = _box_in(ct.geometry, region.geometry)
@@ -77,7 +77,7 @@ class TwoPassSegmenter:
         bright = bright_in(part, region, near, anatomy.geometry)
         cement, metal = delineate(part, anatomy, bright)
         if cement.any():
-            anatomy = self._without_cement(ct, LabelMap(labels=cement, geometry=part.geometry), region, hu)
+            anatomy = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), region, seen, hu)
             cement, metal = delineate(part, anatomy, bright)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
@@ -95,10 +95,12 @@ class TwoPassSegmenter:
         cement = stretched(region.probabilities[Structure.CEMENT], region.geometry, everywhere, WORKING_MM)
         suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & (hu > BRIGHT_HU))
         wanted = worth_looking(hu, suspect, WORKING_MM)
-        return look_near(to_channels(hu), wanted, self._near.network, self._near.patch)
+        return look_near(hu, wanted, self._near.network, self._near.patch)
 
-    def _without_cement(self, ct: Volume, cement: LabelMap, region: Region, hu: Field) -> LabelMap:
+    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:
         """The bones, on the working grid, seen once more with all cement hidden.
+
+        `seen`, `hu`: the scan on the fine network's grid and on the working grid.
 
         A network that sees bright cement lie on bone takes it for bone. To the fine network it is made soft tissue, so
         that cement in the bone looks like a lytic lesion and a leak like what it lies in; the near network has learned
@@ -109,27 +111,25 @@ class TwoPassSegmenter:
         hidden = np.asarray(maximum_filter(share > 20, size=GROWN_VOXELS))
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
         beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
-        filled = np.where(beside, np.float32(FILL_HU), to_aligned_grid(ct, region.geometry))
-        again = _both_ways(self._fine, to_channels(filled))
+        again = _both_ways(self._fine, to_channels(np.where(beside, np.float32(FILL_HU), seen)))
         away = np.asarray(edt.edt(~beside, anisotropy=(float(region.geometry.spacing_mm[0]),) * 3, parallel=1))
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         near = None
         if self._near is not None:
-            channels = to_channels(hu)
-            erase(channels, hidden)
-            near = look_near(channels, hidden, self._near.network, self._near.patch)
+            near = look_near(hu, hidden, self._near.network, self._near.patch, erased=hidden)
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         if near is not None:
             near = near.only(_beside_hidden(near, hidden) & ~_fifth_lumbar(near, mixed_region))
         return working_anatomy(mixed_region, near)
 
-    def _look(self, ct: Volume, centre: Points) -> Region:
+    def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
+        """The fine network's answer around `centre`, and the HU it was given."""
         origin = centre - (np.array(self._patch) - 1) / 2 * self._fine_mm
         grid = Geometry.axis_aligned(origin_lps_mm=origin, spacing_mm=self._fine_mm, shape=self._patch)
-        channels = to_channels(to_aligned_grid(ct, grid))
-        return Region(probabilities=_both_ways(self._fine, channels), geometry=grid)
+        hu = to_aligned_grid(ct, grid)
+        return Region(probabilities=_both_ways(self._fine, to_channels(hu)), geometry=grid), hu
 
 
 def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -188,7 +188,7 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
     """
     geometry = working_grid(region.geometry)
     factor = float(region.geometry.spacing_mm[0]) / WORKING_MM
-    sides = list(geometry.shape)
+    sides = geometry.shape
     best = np.zeros(sides, dtype=np.float32)
     total = np.zeros(sides, dtype=np.float32)
     labels = np.zeros(sides, dtype=np.uint8)
@@ -197,7 +197,7 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
         box = _stretched_box(probability > FAINT, factor, sides)
         if box is None:
             continue
-        fine = sample_separable(probability, tuple(np.arange(s.start, s.stop) / factor for s in box))
+        fine = stretched(probability, region.geometry, box, WORKING_MM)
         if near is not None:
             near.mix(structure, fine, box)
         total[box] += fine
@@ -216,15 +216,14 @@ def working_grid(region: Geometry) -> Geometry:
     return Geometry.axis_aligned(origin_lps_mm=region.affine[:3, 3], spacing_mm=WORKING_MM, shape=(i, j, k))
 
 
-def _stretched_box(mask: npt.NDArray[np.bool_], factor: float, sides: list[int]) -> tuple[slice, ...] | None:
+def _stretched_box(mask: npt.NDArray[np.bool_], factor: float, sides: tuple[int, ...]) -> Box | None:
     """Box of the working grid around a mask of the network's grid, a voxel wider on each side; None if empty."""
-    box = []
-    for axis, side in enumerate(sides):
-        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if used.size == 0:
-            return None
-        box.append(slice(max(int((used[0] - 1) * factor), 0), min(int((used[-1] + 1) * factor) + 1, side)))
-    return tuple(box)
+    box = box_where(mask)
+    if box is None:
+        return None
+    i, j, k = (slice(max(int((s.start - 1) * factor), 0), min(int(s.stop * factor) + 1, side))
+               for s, side in zip(box, sides, strict=True))
+    return i, j, k
 
 
 def sacrum_coverage(anatomy: LabelMap, scan: Geometry) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, map_coordinates
 
 from sacroleak.core.geometry import Geometry, Shape
 from sacroleak.core.volume import LabelMap, Volume
@@ -30,6 +30,12 @@ def sample_separable(field: npt.NDArray[np.float32], indices: tuple[npt.NDArray[
     for axis, index in enumerate(indices):
         field = _lerp(field, index, axis)
     return field
+
+
+def sample_points(field: npt.NDArray[np.float32], index: npt.NDArray[np.float64]) -> Field:
+    """Linear samples of `field` at (n, 3) fractional indices, clamped at the edges; (n,)."""
+    values: Field = map_coordinates(field, index.T, order=1, mode="nearest", output=np.float32)
+    return values
 
 
 def _lerp(field: npt.NDArray[np.float32], index: npt.NDArray[np.float64], axis: int) -> Field:

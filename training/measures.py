@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion
 
+from sacroleak.core.geometry import box_where
 from sacroleak.core.structures import Site, Structure
 
 Mask = npt.NDArray[np.bool_]
@@ -50,7 +51,7 @@ def contour_errors(found: Mask, truth: Mask, *, beside: Mask, within_mm: float,
     """
     if not found.any() or not truth.any() or not beside.any():
         return np.empty(0)
-    box = _box(found | truth | beside)
+    box = box_where(found | truth | beside, 1)
     found, truth, beside = (np.ascontiguousarray(mask[box]) for mask in (found, truth, beside))
     close = edt.edt(~beside, anisotropy=tuple(spacing_mm), black_border=False) <= within_mm
     skin = truth & ~binary_erosion(truth) & close
@@ -149,14 +150,7 @@ def calibration_error(truth: Sequence[bool], probability: Sequence[float], *, bi
 
 def _surface_distances(found: Mask, truth: Mask, spacing_mm: Sequence[float]) -> list[npt.NDArray[np.floating[Any]]]:
     """From each surface voxel of one mask to the other's nearest, mm: found to truth, then truth to found."""
-    box = _box(found | truth)
+    box = box_where(found | truth, 1)
     skins = [mask & ~binary_erosion(mask) for mask in (np.ascontiguousarray(m[box]) for m in (found, truth))]
     return [edt.edt(~other, anisotropy=tuple(spacing_mm), black_border=False)[skin]
             for skin, other in (skins, skins[::-1])]
-
-
-def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    """The mask's bounding box and one voxel more."""
-    sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    i, j, k = (slice(max(int(s[0]) - 1, 0), int(s[-1]) + 2) for s in sides)
-    return i, j, k

@@ -7,7 +7,6 @@ import pytest
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
-from sacroleak.models.intensity import to_channels
 from sacroleak.models.near import AROUND_MM, BRIGHT_HU, NEAR_SHARE, Near, look_near, stretched, worth_looking
 from sacroleak.models.resample import Field
 
@@ -27,7 +26,7 @@ class Echo:
 
 def looked(hu: Field, wanted: np.ndarray) -> tuple[Near, int]:
     network = Echo()
-    near = look_near(to_channels(hu), wanted, network, PATCH)
+    near = look_near(hu, wanted, network, PATCH)
     assert near is not None
     return near, network.calls
 
@@ -60,7 +59,7 @@ def test_tiles_with_nothing_to_judge_are_left_out() -> None:
 
 
 def test_nothing_wanted_is_nothing_done() -> None:
-    assert look_near(np.zeros((2, *SHAPE), dtype=np.float32), np.zeros(SHAPE, dtype=bool), Echo(), PATCH) is None
+    assert look_near(np.zeros(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=bool), Echo(), PATCH) is None
 
 
 def test_only_bright_voxels_around_a_suspect_are_worth_it() -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from sacroleak.core.errors import InputError
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Geometry, box_where
 from sacroleak.core.volume import Volume
 from sacroleak.models.resample import OUTSIDE_HU, sample_separable
 from sacroleak.training.simulation import readout
 from sacroleak.training.simulation.anatomy import STEP_MM, Anatomy
-from sacroleak.training.simulation.readout import Places, axis_indices, box_where, no_finer, read_background, read_field
+from sacroleak.training.simulation.readout import Places, axis_indices, no_finer, read_background, read_field
 from sacroleak.training.simulation.scene import draw_warp, place, sacrum_centre_mm, still
 
 FINE = Geometry.axis_aligned(origin_lps_mm=(-40, -35, -30), spacing_mm=(0.9, 1.0, 1.4), shape=(70, 60, 40))

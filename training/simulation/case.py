@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Geometry, Points, box_where
 from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.body import Body, draw_body
@@ -22,7 +22,7 @@ from sacroleak.training.simulation.needle import NeedleTrack
 from sacroleak.training.simulation.operation import Operation, operate
 from sacroleak.training.simulation.plan import Approach, Injection, LesionKind
 from sacroleak.training.simulation.randomise import clutter, invert_soft, miscalibrate, textures
-from sacroleak.training.simulation.readout import Field, box_where
+from sacroleak.training.simulation.readout import Field
 from sacroleak.training.simulation.scanner import (
     Scanner,
     acquire,

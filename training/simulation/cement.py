@@ -11,13 +11,12 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 from skimage.graph import MCP_Geometric
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Box, Geometry, Points
 from sacroleak.models.resample import sample_separable
 from sacroleak.training.simulation.lesion import Drawn, Lesion, choose_in_ala
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, NeedleTrack
 from sacroleak.training.simulation.noise import Field, smooth_noise, streaks
 from sacroleak.training.simulation.plan import LesionKind
-from sacroleak.training.simulation.readout import Box
 from sacroleak.training.simulation.scene import FAR_MM, Scene
 from sacroleak.training.simulation.shapes import add_tube, empty, whole, window
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sacroleak.core.geometry import Points
+from sacroleak.core.geometry import Box, Points
 from sacroleak.training.simulation.body import Body
 from sacroleak.training.simulation.cement import choose_tip
 from sacroleak.training.simulation.needle import NEEDLE_RADIUS_MM, needle_direction
 from sacroleak.training.simulation.noise import Field
-from sacroleak.training.simulation.readout import Box
 from sacroleak.training.simulation.scene import Scene
 from sacroleak.training.simulation.shapes import MARGIN_MM, add_tube, empty, whole, window
 

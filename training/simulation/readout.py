@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Box, Geometry, box_where
 from sacroleak.core.volume import Volume
 from sacroleak.models.resample import OUTSIDE_HU, sample_separable, to_aligned_grid
 from sacroleak.training.simulation.anatomy import STEP_MM, DistanceField
 
 Field = npt.NDArray[np.float32]
-Box = tuple[slice, slice, slice]
 
 PLACING_MM = 2.0
 """Spacing at which anatomies are read out; their own fields are no finer."""
@@ -136,19 +135,6 @@ def indices_in(grid: Geometry, points: Field) -> Field:
     index: Field = points - grid.affine[:3, 3].astype(np.float32).reshape(shift)
     index /= np.diag(grid.affine)[:3].astype(np.float32).reshape(shift)
     return index
-
-
-def box_where(mask: npt.NDArray[np.bool_], margin: npt.ArrayLike = 0) -> Box | None:
-    """The smallest box with all of `mask`, `margin` voxels wider and cut to the array; None for an empty mask."""
-    margins = np.broadcast_to(margin, (3,))
-    spans = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if used.size == 0:
-            return None
-        spans.append(slice(max(int(used[0]) - int(margins[axis]), 0),
-                           min(int(used[-1]) + int(margins[axis]) + 1, mask.shape[axis])))
-    return spans[0], spans[1], spans[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

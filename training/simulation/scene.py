@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Geometry, Points, box_where
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.noise import smooth_noise
 from sacroleak.training.simulation.readout import (
     Field,
     Places,
     Stretched,
-    box_where,
     indices_in,
     no_finer,
     read_background,

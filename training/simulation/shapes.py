@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sacroleak.core.geometry import Points
+from sacroleak.core.geometry import Box, Points, box_where
 from sacroleak.training.simulation.noise import Field
-from sacroleak.training.simulation.readout import Box, Stretched, box_where
+from sacroleak.training.simulation.readout import Stretched
 from sacroleak.training.simulation.scene import FAR_MM, Scene
 
 MARGIN_MM = 5.0

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d, label, maximum_filter1d
 
-from sacroleak.core.geometry import Points
+from sacroleak.core.geometry import Box, Points
 from sacroleak.training.simulation.lesion import midline_mm
 from sacroleak.training.simulation.needle import sacral_axes
 from sacroleak.training.simulation.noise import Field
-from sacroleak.training.simulation.readout import Box
 from sacroleak.training.simulation.scene import FAR_MM, Scene
 from sacroleak.training.simulation.shapes import near, window
 

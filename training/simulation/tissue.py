@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sacroleak.core.geometry import box_where
 from sacroleak.training.simulation.body import Body
 from sacroleak.training.simulation.lesion import Lesion
 from sacroleak.training.simulation.noise import Field, smooth_noise
 from sacroleak.training.simulation.plan import LesionKind, Patient
-from sacroleak.training.simulation.readout import box_where
 from sacroleak.training.simulation.scene import Scene
 from sacroleak.training.simulation.shapes import distance_in, near
 from sacroleak.training.simulation.soft_tissue import AIR_HU, SoftStyle, soft_tissue
