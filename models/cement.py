@@ -102,6 +102,12 @@ class Bright:
         out[self.where[chosen]] = True
         return out.reshape(self.rods.shape)
 
+    def certainty(self) -> npt.NDArray[np.uint8]:
+        """Per cent of cement on the scan's grid, 0 where nothing is bright."""
+        out = np.zeros(self.rods.size, dtype=np.uint8)
+        out[self.where] = np.rint(100 * np.clip(self.cement, 0, 1))
+        return out.reshape(self.rods.shape)
+
 
 def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) -> Bright:
     """All that `delineate` has to judge; `near`, on the `working` grid, counts instead of `region` where it looked."""

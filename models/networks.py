@@ -82,7 +82,8 @@ class TwoPassSegmenter:
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
-            metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage)
+            metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage,
+            certainty=bright.certainty())
 
     def _closer(self, hu: Field, region: Region) -> Near | None:
         """The third look, around all that may be cement; None without such a network or where nothing is suspect.
