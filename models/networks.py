@@ -16,6 +16,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import Region, bright_in, delineate
+from sacroleak.models.effort import Effort, with_effort
 from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
@@ -112,7 +113,7 @@ class TwoPassSegmenter:
         hidden = np.asarray(maximum_filter(share > 20, size=GROWN_VOXELS))
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
         beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
-        again = _both_ways(self._fine, to_channels(np.where(beside, np.float32(FILL_HU), seen)))
+        again = self._fine(to_channels(np.where(beside, np.float32(FILL_HU), seen)))
         away = np.asarray(edt.edt(~beside, anisotropy=(float(region.geometry.spacing_mm[0]),) * 3, parallel=1))
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
@@ -130,7 +131,7 @@ class TwoPassSegmenter:
         origin = centre - (np.array(self._patch) - 1) / 2 * self._fine_mm
         grid = Geometry.axis_aligned(origin_lps_mm=origin, spacing_mm=self._fine_mm, shape=self._patch)
         hu = to_aligned_grid(ct, grid)
-        return Region(probabilities=_both_ways(self._fine, to_channels(hu)), geometry=grid), hu
+        return Region(probabilities=self._fine(to_channels(hu)), geometry=grid), hu
 
 
 def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -144,15 +145,6 @@ def _fifth_lumbar(near: Near, region: Region) -> npt.NDArray[np.bool_]:
     return np.asarray(stretched(region.probabilities[Structure.L5], region.geometry, near.box, WORKING_MM) > L5_SEEN)
 
 
-def _both_ways(network: Network, channels: Field) -> Field:
-    """Mean of the network's answers to a patient and to his mirror image, whose left and right are put back."""
-    mirrored = network(channels[:, ::-1])[:, ::-1]
-    order = list(range(len(mirrored)))
-    order[Structure.HIP_LEFT], order[Structure.HIP_RIGHT] = Structure.HIP_RIGHT, Structure.HIP_LEFT
-    probabilities: Field = (network(channels) + mirrored[order]) / np.float32(2)
-    return probabilities
-
-
 def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
     """The share of the sacrum that is shown. Raises NotAssessableError if it is too little to say that none leaked."""
     if anatomy.volume_ml(Structure.SACRUM) < SMALLEST_SACRUM_ML:
@@ -164,21 +156,24 @@ def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
     return coverage
 
 
-def load_segmenter(bundle: Bundle, *, threads: int) -> TwoPassSegmenter:
-    """Both networks of a release, compiled for this CPU. Raises ModelError if they expect other input than is made."""
+def load_segmenter(bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD) -> TwoPassSegmenter:
+    """The networks of a release, compiled for this CPU. Raises ModelError if they expect other input than is made."""
     windows = tuple((w.low_hu, w.high_hu) for w in bundle.index.intensity)
     if windows != WINDOWS_HU:
         raise ModelError(f"bundle {bundle.index.name}: expects intensity windows {windows}, this version makes "
                          f"{WINDOWS_HU}")
+
+    def network(name: str) -> Network:
+        return OpenVinoNetwork(bundle.network_path(name), threads=threads)
+
     coarse, fine = bundle.index.networks["coarse"], bundle.index.networks["fine"]
     near = None
     if "near" in bundle.index.networks:
-        near = NearNetwork(network=OpenVinoNetwork(bundle.network_path("near"), threads=threads),
+        near = NearNetwork(network=with_effort(network("near"), effort, sided=False),
                            patch=bundle.index.networks["near"].tile)
     return TwoPassSegmenter(
         near=near,
-        coarse=OpenVinoNetwork(bundle.network_path("coarse"), threads=threads),
-        fine=OpenVinoNetwork(bundle.network_path("fine"), threads=threads),
+        coarse=network("coarse"), fine=with_effort(network("fine"), effort, sided=True),
         coarse_mm=coarse.spacing_mm[0], fine_mm=fine.spacing_mm[0], patch=fine.tile)
 
 

@@ -1,0 +1,50 @@
+"""How much time the networks may take for one scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from sacroleak.core.structures import Structure
+from sacroleak.models.resample import Field
+from sacroleak.models.runtime import Network
+
+
+class Effort(StrEnum):
+    """`fast`: each network looks once. `standard`: the fine one looks at the mirror image as well. `careful`: the near
+    one too.
+
+    What each costs and brings is in docs/results.md.
+    """
+
+    FAST = "fast"
+    STANDARD = "standard"
+    CAREFUL = "careful"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BothWays:
+    """A network whose answer is the mean of those to a patient and to his mirror image.
+
+    `sided`: it tells left from right, so that the hips of the mirror image are put back.
+    """
+
+    network: Network
+    sided: bool
+
+    def __call__(self, channels: Field) -> Field:
+        """Run the network twice; the first axis of (2, i, j, k) runs from right to left."""
+        order = list(range(8))
+        if self.sided:
+            order[Structure.HIP_LEFT], order[Structure.HIP_RIGHT] = Structure.HIP_RIGHT, Structure.HIP_LEFT
+        mirrored = self.network(channels[:, ::-1])[order, ::-1]
+        probabilities: Field = (self.network(channels) + mirrored) / np.float32(2)
+        return probabilities
+
+
+def with_effort(network: Network, effort: Effort, *, sided: bool) -> Network:
+    """The fine (`sided`) or the near network as often as `effort` wants it."""
+    twice = effort is Effort.CAREFUL or (sided and effort is Effort.STANDARD)
+    return BothWays(network=network, sided=sided) if twice else network
