@@ -9,15 +9,15 @@ from math import exp
 import numpy as np
 
 from sacroleak.core.assessment import CementVolumes, Leak, SiteSummary
-from sacroleak.core.geometry import Geometry, Points
-from sacroleak.core.structures import Side, Site, Structure
+from sacroleak.core.geometry import Geometry
+from sacroleak.core.structures import Side, Site
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.compartments import Codes, Compartments, compartments
+from sacroleak.models.compartments import Compartments
 from sacroleak.models.distance import Mask
-from sacroleak.models.features import PartFeatures, part_features
-from sacroleak.models.leaks import Cement, LeakPart, Rows, divide, find_leaks, place_cement
+from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.limits import RuleLimits
-from sacroleak.models.rules import findings, site_scores, track_evidence, tube_evidence
+from sacroleak.models.parts import MeasuredPart, measure_scan
+from sacroleak.models.rules import findings, site_scores
 from sacroleak.models.segmentation import Segmentation
 
 
@@ -38,63 +38,17 @@ class Attribution:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MeasuredPart:
-    """One leak part with its measures, before a site is chosen; what a classifier learns from and scores."""
-
-    part: LeakPart
-    features: PartFeatures
-
-
 def attribute(segmentation: Segmentation, limits: RuleLimits) -> Attribution:
     """Leaks of one scan, each with site, measures, findings and reasons to look again.
 
     An anatomy without sacrum gives no leaks and a note. Takes well under a second for a region of 200 mm.
     """
-    grid = segmentation.cement.geometry
-    mask = np.asarray(segmentation.cement.labels, dtype=np.bool_)
-    total_ml = float(np.count_nonzero(mask)) * grid.voxel_ml
-    if total_ml == 0.0:
-        return _nothing(grid, 0.0, ())
-    if not np.any(segmentation.anatomy.labels == Structure.SACRUM):
-        return _nothing(grid, total_ml, ("No sacrum was found: the cement cannot be judged.",))
-    spaces = compartments(segmentation.anatomy, limits.compartments, around_lps=_near_sacrum(segmentation, limits))
-    cement = place_cement(mask, grid, spaces, limits.leaks)
-    measured = measure_parts(cement, spaces, limits)
-    leaks = tuple(_leak(n, m, segmentation, cement, limits) for n, m in enumerate(measured, start=1))
-    return _summary(leaks, measured, cement, spaces, limits)
-
-
-def measure_parts(cement: Cement, spaces: Compartments, limits: RuleLimits) -> list[MeasuredPart]:
-    """Every leak part with its measures, largest first."""
-    def one_course(rows: Rows, codes: Codes) -> bool:
-        features = part_features(LeakPart(rows=rows, codes=codes), cement, spaces)
-        return max(track_evidence(features, limits), tube_evidence(features, limits)) > 0.5
-
-    measured = [
-        MeasuredPart(part=part, features=part_features(part, cement, spaces, leak=leak))
-        for leak in find_leaks(cement, spaces, limits.leaks)
-        for part in divide(leak, cement, spaces, limits.leaks, whole=one_course)
-    ]
-    # The order must not depend on how the array is stored, so ties go by place in the patient.
-    return sorted(measured, key=_rank)
-
-
-def _rank(measured: MeasuredPart) -> tuple[float, ...]:
-    features = measured.features
-    return (-round(features.volume_ml, 6), *(round(x, 3) for x in features.centroid_lps_mm))
-
-
-def _near_sacrum(segmentation: Segmentation, limits: RuleLimits) -> Points:
-    """Cement near enough to the sacrum's bounding box to be judged; (n, 3) LPS mm, at least one point."""
-    anatomy = segmentation.anatomy
-    sacrum = anatomy.labels == Structure.SACRUM
-    sides = [np.flatnonzero(sacrum.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    low = anatomy.geometry.to_lps([float(side[0]) for side in sides]) - limits.leaks.reach_mm
-    high = anatomy.geometry.to_lps([float(side[-1]) for side in sides]) + limits.leaks.reach_mm
-    points = segmentation.cement.geometry.to_lps(np.argwhere(segmentation.cement.labels))
-    near = points[((points >= low) & (points <= high)).all(axis=1)]
-    return near if len(near) else np.array([(low + high) / 2.0])
+    found = measure_scan(segmentation, limits)
+    if found is None:
+        return _nothing(segmentation.cement)
+    view, measured = found
+    leaks = tuple(_leak(n, m, segmentation, view.cement, limits) for n, m in enumerate(measured, start=1))
+    return _summary(leaks, measured, view.cement, view.spaces, limits)
 
 
 def _leak(
@@ -206,10 +160,12 @@ def _sites(leaks: tuple[Leak, ...], sure: list[float]) -> dict[Site, SiteSummary
     return sites
 
 
-def _nothing(grid: Geometry, elsewhere_ml: float, notes: tuple[str, ...]) -> Attribution:
-    """No leak: there is no cement, or nothing to measure it against."""
+def _nothing(cement: LabelMap) -> Attribution:
+    """No leak: there is no cement, or no sacrum to measure it against."""
+    grid, total_ml = cement.geometry, cement.volume_ml(1)
     return Attribution(
-        cement=CementVolumes(total_ml=0.0, intraosseous_ml=0.0, leaked_ml=0.0, elsewhere_ml=elsewhere_ml), leaks=(),
+        cement=CementVolumes(total_ml=0.0, intraosseous_ml=0.0, leaked_ml=0.0, elsewhere_ml=total_ml), leaks=(),
         leak_numbers=LabelMap(labels=np.zeros(grid.shape, dtype=np.uint16), geometry=grid), sites=_sites((), []),
-        leak_present=False, leak_probability=0.0, notes=notes,
+        leak_present=False, leak_probability=0.0,
+        notes=("No sacrum was found: the cement cannot be judged.",) if total_ml > 0 else (),
     )

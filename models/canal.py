@@ -45,6 +45,11 @@ class LocalPoints:
     up: Points
     back: Points
 
+    def only(self, rows: npt.NDArray[np.bool_]) -> LocalPoints:
+        """Those of the points, in their order."""
+        return LocalPoints(left_mm=self.left_mm[rows], dorsal_mm=self.dorsal_mm[rows], along_mm=self.along_mm[rows],
+                           up=self.up[rows], back=self.back[rows])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SacralFrame:

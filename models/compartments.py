@@ -23,6 +23,7 @@ from sacroleak.models.distance import (
     signed_distance,
 )
 from sacroleak.models.limits import CompartmentLimits
+from sacroleak.models.rays import Rays, enclosed
 
 Codes = npt.NDArray[np.uint8]
 
@@ -30,7 +31,6 @@ MARGIN_MM = 20.0
 """Distances are exact up to here around the cement; beyond, bone is searched point by point."""
 SMOOTH_MM = 0.8
 """Takes the stairs of a 1 mm label map off the bone's surface; about half of what the contour itself is wrong by."""
-RAY_STEP_MM = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,7 +79,7 @@ class Compartments:
     def _outside(self, points: Points, bone: Distances) -> Codes:
         """Compartments of points outside the sacrum; `bone` is their distance to it."""
         local = self.frame.local(points)
-        rays = _Rays(bone=self.bone, points=points)
+        rays = Rays(bone=self.bone, points=points)
         limits = self.limits
         in_front, behind = rays.hits(local.back, limits.shadow_mm), rays.hits(-local.back, limits.shadow_mm)
         facing = np.einsum("ij,ij->i", self.sacrum.direction_at(points), local.back)
@@ -114,18 +114,14 @@ class Compartments:
         above &= np.hypot(local.left_mm, local.dorsal_mm) <= limits.canal_radius_mm
         return np.asarray(above & self.frame.canal_seen)
 
-    def _foramen(self, points: Points, local: LocalPoints, rays: _Rays) -> npt.NDArray[np.bool_]:
+    def _foramen(self, points: Points, local: LocalPoints, rays: Rays) -> npt.NDArray[np.bool_]:
         """Inside the closed hull with bone (or canal) on the medial, lateral, upper and lower side."""
         inside = self.hull.at(points) <= 0
         if not inside.any():
             return inside
-        some = _Rays(bone=rays.bone, points=points[inside])
-        lateral = np.sign(local.left_mm[inside])[:, None] * self.frame.left
-        up, reach = local.up[inside], self.limits.foramen_ray_mm
-        walls = some.hits(lateral, reach) & some.hits(-lateral, reach, through=(Structure.SACRAL_CANAL,))
-        walls &= some.hits(up, reach) & some.hits(-up, reach)
         hole = np.zeros(len(points), dtype=np.bool_)
-        hole[inside] = walls
+        some = Rays(bone=rays.bone, points=points[inside])
+        hole[inside] = enclosed(some, local.only(inside), self.frame, self.limits.foramen_ray_mm)
         return hole
 
     def _disc(self, points: Points, local: LocalPoints, bone: Distances) -> npt.NDArray[np.bool_]:
@@ -140,39 +136,10 @@ class Compartments:
             disc &= bone + self.l5.at(points) <= limits.disc_height_mm
             opposed = np.einsum("ij,ij->i", self.sacrum.direction_at(points), self.l5.direction_at(points))
             return np.asarray(disc & (opposed <= -limits.disc_opposed))
-        rays = _Rays(bone=self.bone, points=points)
+        rays = Rays(bone=self.bone, points=points)
         disc &= local.along_mm > self.frame.top_mm - limits.disc_height_mm
         disc &= rays.hits(-local.up, limits.disc_height_mm / 2) & ~rays.hits(local.up, limits.disc_height_mm)
         return np.asarray(disc)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Rays:
-    """Straight looks from points through the label map."""
-
-    bone: LabelMap
-    points: Points
-
-    def hits(
-        self, direction: Points, reach_mm: float, *, through: tuple[Structure, ...] = (),
-    ) -> npt.NDArray[np.bool_]:
-        """Whether the sacrum (or one of `through`) lies within `reach_mm` of points along unit `direction`; (n,)."""
-        wanted = np.zeros(int(max(Structure)) + 1, dtype=np.bool_)
-        wanted[[Structure.SACRUM, *through]] = True
-        grid = self.bone.geometry
-        start = grid.to_index(self.points)
-        step = grid.to_index(self.points + np.broadcast_to(direction, self.points.shape) * RAY_STEP_MM) - start
-        last = np.array(grid.shape) - 1
-        hit = np.zeros(len(self.points), dtype=np.bool_)
-        for k in range(1, int(reach_mm / RAY_STEP_MM) + 1):
-            open_ = np.flatnonzero(~hit)
-            if len(open_) == 0:
-                break
-            at = np.rint(start[open_] + k * step[open_]).astype(np.int64)
-            inside = ((at >= 0) & (at <= last)).all(axis=1)
-            at = np.clip(at, 0, last)
-            hit[open_] = inside & wanted[self.bone.labels[at[:, 0], at[:, 1], at[:, 2]]]
-        return hit
 
 
 def _on_side(

@@ -69,6 +69,18 @@ class SiteLimits(_Limits):
     space_share: PositiveFloat
 
 
+class TrackLimits(_Limits):
+    """What makes a straight way through the scan a needle's."""
+
+    column_straightness: PositiveFloat
+    column_thickness_mm: PositiveFloat
+    column_length_mm: PositiveFloat
+    column_aim_mm: PositiveFloat
+    hole_contrast_hu: PositiveFloat
+    hole_length_mm: PositiveFloat
+    hole_reach_mm: PositiveFloat
+
+
 class ReviewLimits(_Limits):
     """When a person has to look."""
 
@@ -86,6 +98,7 @@ class RuleLimits(_Limits):
     midline_mm: PositiveFloat
     compartments: CompartmentLimits
     leaks: LeakLimits
+    tracks: TrackLimits
     sites: SiteLimits
     review: ReviewLimits
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.models.features import Course, measure_course
+from sacroleak.models.course import Course, measure_course
 from tests.phantoms import Pose, Shape, ball, cement_at, ellipsoid, tube
 
 FLAT = Pose(nod=0.0, shift=(0.0, 0.0, 0.0))

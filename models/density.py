@@ -1,0 +1,135 @@
+"""What the voxels of a part and around it say: density, certainty, contact with cement in the bone, a counterpart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.volume import Volume
+from sacroleak.models.compartments import Compartments
+from sacroleak.models.distance import Mask
+from sacroleak.models.leaks import Cement, Rows
+
+SURE_SHARE = 0.5
+"""Above it the networks take a voxel for cement rather than not."""
+MIRROR_MM = 6.0
+"""A body is symmetric to about this: the midline is known to 2 mm, and paired vessels lie 2 to 4 mm unequal."""
+MIRROR_DENSITY = 0.6
+"""A counterpart has at least this share of the part's mean density, and MIRROR_LEAST_HU."""
+MIRROR_LEAST_HU = 250.0
+"""Contrast in ureters and calcified vessels lies above; soft tissue, and bowel without contrast, below."""
+MIDLINE_MM = 4.0
+"""What lies nearer to the midline meets its own mirror image, so its counterpart is not looked for there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Density:
+    """HU of a part: mean, highest, and its mean over the median of the cement in the bone (1 if there is none)."""
+
+    mean_hu: float
+    highest_hu: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certainty:
+    """How far the networks take the part's voxels for cement, 0 to 1: mean, highest, share of voxels above one half."""
+
+    mean: float
+    highest: float
+    sure_share: float
+
+
+def density_of(rows: Rows, cement: Cement, ct: Volume) -> Density:
+    """Density of some rows of `cement`, whose grid is that of `ct`."""
+    own = _values(ct.hu, cement, rows)
+    bone = np.flatnonzero((cement.bone_mm <= 0) & ~cement.foreign)
+    inside = float(np.median(_values(ct.hu, cement, bone))) if len(bone) else 0.0
+    return Density(mean_hu=float(own.mean()), highest_hu=float(own.max()),
+                   relative=float(own.mean()) / inside if inside > 0 else 1.0)
+
+
+def certainty_of(rows: Rows, cement: Cement, per_cent: npt.NDArray[np.uint8] | None) -> Certainty:
+    """Certainty of some rows; cement that nobody doubts (no certainty given, as with a manual mask) is sure."""
+    if per_cent is None:
+        return Certainty(mean=1.0, highest=1.0, sure_share=1.0)
+    own = _values(per_cent, cement, rows) / 100.0
+    return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()))
+
+
+def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:
+    """Area of voxel faces between `rows` and cement inside the bone that is no part of `leak`, mm²."""
+    inside = (cement.bone_mm <= 0) & ~cement.foreign
+    inside[leak] = False
+    own, others = cement.index[rows], cement.index[inside]
+    low, high = own.min(axis=0) - 1, own.max(axis=0) + 1
+    others = others[((others >= low) & (others <= high)).all(axis=1)]
+    box = np.zeros(high - low + 1, dtype=np.uint8)
+    box[tuple((others - low).T)] = 2
+    box[tuple((own - low).T)] = 1
+    area = 0.0
+    for axis, face in enumerate(_faces_mm2(cement.geometry)):
+        near, far = np.delete(box, -1, axis=axis), np.delete(box, 0, axis=axis)
+        area += face * float(np.count_nonzero((near ^ far) == 3))
+    return area
+
+
+def mirrored_share(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume) -> float:
+    """Share of a part's voxels that have something similarly dense, outside all bones, across the midline; 0 to 1.
+
+    Contrast in ureters, calcified arteries and screw heads come in pairs; leaks hardly ever do.
+    """
+    points = cement.points[rows]
+    left_mm = spaces.frame.local(points).left_mm
+    aside = np.abs(left_mm) >= MIDLINE_MM
+    if not aside.any():
+        return 0.0
+    mirror = points[aside] - 2.0 * left_mm[aside, None] * spaces.frame.left
+    least = max(MIRROR_LEAST_HU, MIRROR_DENSITY * float(_values(ct.hu, cement, rows).mean()))
+    dense = _dense_around(mirror, ct, least)
+    side = spaces.frame.local(dense).left_mm * np.sign(np.median(left_mm[aside])) if len(dense) else np.zeros(0)
+    # Only what lies on the other side: beyond the midline's own uncertainty.
+    dense = dense[side < -MIDLINE_MM / 2]
+    dense = dense[_in_soft_tissue(dense, spaces)]
+    if len(dense) == 0:
+        return 0.0
+    gap, _ = cKDTree(dense).query(mirror, distance_upper_bound=MIRROR_MM)
+    return float(np.isfinite(gap).sum() / len(rows))
+
+
+def _dense_around(points: Points, ct: Volume, least_hu: float) -> Points:
+    """Voxel centres of at least `least_hu` in the box around (n, 3) LPS mm points; (m, 3) LPS mm."""
+    index = ct.geometry.to_index(points)
+    margin = MIRROR_MM / ct.geometry.spacing_mm
+    low = np.clip(np.floor(index.min(axis=0) - margin), 0, np.array(ct.geometry.shape)).astype(int)
+    high = np.clip(np.ceil(index.max(axis=0) + margin) + 1, low, ct.geometry.shape).astype(int)
+    found = np.argwhere(ct.hu[low[0]:high[0], low[1]:high[1], low[2]:high[2]] >= least_hu)
+    return ct.geometry.to_lps(found + low)
+
+
+def _in_soft_tissue(points: Points, spaces: Compartments) -> Mask:
+    """Which points lie outside sacrum, canal, hips and L5 by a voxel: a cortex is nothing in front of itself."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=np.bool_)
+    grid = spaces.bone.geometry
+    at = np.rint(grid.to_index(points)).astype(np.int64)
+    inside = ((at >= 1) & (at < np.array(grid.shape) - 1)).all(axis=1)
+    at = np.clip(at, 1, np.array(grid.shape) - 2)
+    free = np.ones(len(points), dtype=np.bool_)
+    for step in np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]).astype(np.int64):
+        free &= spaces.bone.labels[tuple((at + step).T)] == 0
+    return np.asarray(free | ~inside)
+
+
+def _values(image: npt.NDArray[np.generic], cement: Cement, rows: Rows) -> npt.NDArray[np.float64]:
+    return np.asarray(image[tuple(cement.index[rows].T)], dtype=np.float64)
+
+
+def _faces_mm2(grid: Geometry) -> list[float]:
+    """Area of a voxel's face across each of its three axes, mm²."""
+    a, b, c = grid.affine[:3, :3].T
+    return [float(np.linalg.norm(np.cross(u, v))) for u, v in ((b, c), (c, a), (a, b))]

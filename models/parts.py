@@ -1,0 +1,107 @@
+"""From label maps to the parts of leaks, each with all its measures and before any site is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sacroleak.core.geometry import Points
+from sacroleak.core.structures import Structure
+from sacroleak.models.compartments import Codes, compartments
+from sacroleak.models.course import measure_course
+from sacroleak.models.features import PartContext, PartFeatures, ScanMeasures, ScanView, part_features
+from sacroleak.models.landmarks import find_landmarks
+from sacroleak.models.leaks import LeakPart, Rows, divide, find_leaks, place_cement
+from sacroleak.models.limits import RuleLimits
+from sacroleak.models.rules import track_evidence, tube_evidence
+from sacroleak.models.segmentation import Segmentation
+from sacroleak.models.tracks import find_tracks
+
+NEIGHBOUR_MM = 5.0
+"""Parts with a smaller gap are neighbours: drops of one leak lie a few mm from each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredPart:
+    """One leak part with its measures, before a site is chosen; what a classifier learns from and scores."""
+
+    part: LeakPart
+    features: PartFeatures
+
+
+def measure_scan(segmentation: Segmentation, limits: RuleLimits) -> tuple[ScanView, list[MeasuredPart]] | None:
+    """The scan as its parts are measured in it, and every part, largest first. None without cement or sacrum.
+
+    Takes well under a second for a region of 200 mm.
+    """
+    view = view_scan(segmentation, limits)
+    return None if view is None else measure_parts(view, limits)
+
+
+def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None:
+    """Cement, spaces and landmarks of one scan, tracks not looked for yet. None without cement or sacrum."""
+    grid = segmentation.cement.geometry
+    mask = np.asarray(segmentation.cement.labels, dtype=np.bool_)
+    if not mask.any() or not np.any(segmentation.anatomy.labels == Structure.SACRUM):
+        return None
+    spaces = compartments(segmentation.anatomy, limits.compartments, around_lps=_near_sacrum(segmentation, limits))
+    cement = place_cement(mask, grid, spaces, limits.leaks)
+    measures = ScanMeasures(intraosseous_ml=cement.volume_ml((cement.bone_mm <= 0) & ~cement.foreign),
+                            voxel_ml=grid.voxel_ml, voxel_mm=float(grid.spacing_mm.max()),
+                            coverage=segmentation.sacrum_coverage)
+    return ScanView(cement=cement, spaces=spaces, ct=segmentation.ct, certainty=segmentation.certainty,
+                    landmarks=find_landmarks(spaces, segmentation.ct), measures=measures)
+
+
+def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[MeasuredPart]]:
+    """The view with the needle tracks found in it, and every leak part with its measures, largest first."""
+    cement, spaces = view.cement, view.spaces
+
+    def one_course(rows: Rows, codes: Codes) -> bool:
+        features = part_features(LeakPart(rows=rows, codes=codes), view, PartContext(leak=rows))
+        return max(track_evidence(features, limits), tube_evidence(features, limits)) > 0.5
+
+    found = [(part, leak) for leak in find_leaks(cement, spaces, limits.leaks)
+             for part in divide(leak, cement, spaces, limits.leaks, whole=one_course)]
+    courses = [measure_course(cement.index[part.rows], cement.geometry) for part, _ in found]
+    view = replace(view, tracks=find_tracks(courses, cement, spaces, view.ct, limits.tracks))
+    near = _neighbours([cement.points[part.rows] for part, _ in found])
+    measured = [
+        MeasuredPart(part=part, features=part_features(
+            part, view, PartContext(leak=leak, number=n, neighbours=near[n]), course=courses[n]))
+        for n, (part, leak) in enumerate(found)
+    ]
+    # The order must not depend on how the array is stored, so ties go by place in the patient.
+    return view, sorted(measured, key=_rank)
+
+
+def _rank(measured: MeasuredPart) -> tuple[float, ...]:
+    features = measured.features
+    return (-round(features.volume_ml, 6), *(round(x, 3) for x in features.centroid_lps_mm))
+
+
+def _neighbours(parts: Sequence[Points]) -> list[int]:
+    """How many other parts lie within NEIGHBOUR_MM of each."""
+    trees = [cKDTree(points) for points in parts]
+    counts = [0] * len(parts)
+    for a, tree in enumerate(trees):
+        for b in range(a + 1, len(trees)):
+            if np.isfinite(tree.query(parts[b], distance_upper_bound=NEIGHBOUR_MM)[0]).any():
+                counts[a] += 1
+                counts[b] += 1
+    return counts
+
+
+def _near_sacrum(segmentation: Segmentation, limits: RuleLimits) -> Points:
+    """Cement near enough to the sacrum's bounding box to be judged; (n, 3) LPS mm, at least one point."""
+    anatomy = segmentation.anatomy
+    sacrum = anatomy.labels == Structure.SACRUM
+    sides = [np.flatnonzero(sacrum.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    low = anatomy.geometry.to_lps([float(side[0]) for side in sides]) - limits.leaks.reach_mm
+    high = anatomy.geometry.to_lps([float(side[-1]) for side in sides]) + limits.leaks.reach_mm
+    points = segmentation.cement.geometry.to_lps(np.argwhere(segmentation.cement.labels))
+    near = points[((points >= low) & (points <= high)).all(axis=1)]
+    return near if len(near) else np.array([(low + high) / 2.0])

@@ -1,0 +1,240 @@
+"""Needle tracks found in the scan: holes drilled through bone to the cement, and straight columns of cement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from sacroleak.core.geometry import Points
+from sacroleak.core.volume import Volume
+from sacroleak.models.compartments import Compartments
+from sacroleak.models.course import Course, direction
+from sacroleak.models.distance import Distances
+from sacroleak.models.leaks import Cement
+from sacroleak.models.limits import TrackLimits
+
+RING_MM = 3.6
+"""Bone beside a hole is read this far from its axis: a 13-gauge hole's radius (1.2 mm), its blur, and a voxel."""
+STEP_MM = 1.0
+BESIDE = 8
+OUTWARD_MM = 60.0
+"""How far a track is followed outwards, through the ilium: its wing is up to 40 mm thick on that way."""
+MOUTHS, TARGETS = 40, 24
+"""So many of the likeliest mouths of a hole are joined with so many points of the cement."""
+BACK, OUT, UP, ACROSS = 0.25, 0.4, 0.65, -0.5
+"""A needle comes from behind or from the side, not from far above, where L5 and the iliac crest bar its way, nor from
+across the midline: least parts of its outward direction towards the back or the side, most upwards, least sideways.
+Posterior, transiliac and anterior-oblique approaches (Tian et al., J Pain Res 2020) all lie within."""
+CLIP_HU = 400.0
+"""One voxel of cortex or of cement must not speak louder than the rest of the way."""
+SAME_DEG, SAME_MM = 20.0, 8.0
+"""Two hypotheses this near to each other are one needle; the better one stays."""
+MOST, LEAST_SCORE = 6, 0.25
+"""Hypotheses kept: the best few, none that hardly anything speaks for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One hypothesis of a needle's way.
+
+    `entry_lps_mm`: where it leaves (or, for the needle, enters) the sacrum; `direction`: unit vector outwards, LPS.
+    `score`: evidence from 0 to 1, one half at the limit. `column`: number of the part it was read from, or -1 for a
+    hole in bone.
+    """
+
+    entry_lps_mm: tuple[float, float, float]
+    direction: tuple[float, float, float]
+    score: float
+    sentence: str
+    column: int = -1
+
+    def distance_mm(self, points_lps: Points) -> Distances:
+        """Distance of (n, 3) LPS mm from the way, 150 mm outwards and 20 mm into the bone; (n,)."""
+        offset = points_lps - np.array(self.entry_lps_mm)
+        along = np.clip(offset @ np.array(self.direction), -20.0, 150.0)
+        return np.asarray(np.linalg.norm(offset - along[:, None] * np.array(self.direction), axis=1))
+
+    def angle_deg(self, way: npt.NDArray[np.float64]) -> float:
+        """Angle between the track and a vector (3,), whichever way that points; 0 to 90 degrees."""
+        return float(np.degrees(np.arccos(min(1.0, abs(float(direction(way) @ np.array(self.direction)))))))
+
+
+def find_tracks(
+    courses: Sequence[Course], cement: Cement, spaces: Compartments, ct: Volume, limits: TrackLimits,
+) -> tuple[Track, ...]:
+    """Hypotheses, best first. `courses`: of the parts of leaks, in their order. Nothing but the scan is needed."""
+    inside = cement.points[(cement.bone_mm <= 0) & ~cement.foreign]
+    if len(inside) == 0:
+        return ()
+    found = [track for n, course in enumerate(courses) if (track := _column(n, course, inside, spaces, limits))]
+    found += _holes(inside, spaces, ct, limits)
+    kept: list[Track] = []
+    for track in sorted(found, key=lambda t: (-t.score, t.entry_lps_mm)):
+        if len(kept) < MOST and track.score >= LEAST_SCORE and not any(_same(track, other) for other in kept):
+            kept.append(track)
+    return tuple(kept)
+
+
+def _same(one: Track, other: Track) -> bool:
+    """Whether two hypotheses are one needle; a column never stands in for a hole, which is evidence of its own."""
+    near = float(np.linalg.norm(np.subtract(one.entry_lps_mm, other.entry_lps_mm))) < SAME_MM
+    kind = (one.column >= 0) == (other.column >= 0)
+    return kind and near and one.angle_deg(np.array(other.direction)) < SAME_DEG
+
+
+def _column(
+    number: int, course: Course, inside: Points, spaces: Compartments, limits: TrackLimits,
+) -> Track | None:
+    """A part that is thin, straight and long, and whose line meets the cement in the bone."""
+    thin = course.thickness_mm <= limits.column_thickness_mm
+    if not thin or course.straightness < limits.column_straightness or course.length_mm < limits.column_length_mm:
+        return None
+    line = course.line
+    bone = spaces.bone_distance_mm(line[[0, -1]])
+    line = line if bone[0] <= bone[1] else line[::-1]
+    way = direction(line[-1] - line[0])
+    ahead = line[0] - np.outer(np.arange(0.0, 41.0), way)
+    aim = float(cKDTree(ahead).query(inside)[0].min())
+    score = min(_logistic((course.straightness - limits.column_straightness) / 0.02),
+                _logistic((course.length_mm - limits.column_length_mm) / (0.3 * limits.column_length_mm)),
+                _logistic((limits.column_aim_mm - aim) / (0.3 * limits.column_aim_mm)))
+    text = (f"A straight column of cement, {course.length_mm:.0f} mm long and {course.thickness_mm:.1f} mm wide, leads "
+            f"{_whither(way, spaces, line[0])} from the cement in the bone.")
+    return Track(entry_lps_mm=_three(line[0]), direction=_three(way), score=score, sentence=text, column=number)
+
+
+def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> list[Track]:
+    """Straight ways from the cement to the surface along which the bone is less dense than beside them."""
+    mouths = _mouths(inside, spaces, ct, limits)
+    targets = inside[:: max(1, len(inside) // TARGETS)]
+    if len(mouths) == 0:
+        return []
+    ends, starts = (a.reshape(-1, 3) for a in np.broadcast_arrays(mouths[:, None], targets[None]))
+    ways = ends - starts
+    length = np.linalg.norm(ways, axis=1)
+    fair = (length >= limits.hole_length_mm) & (length <= limits.hole_reach_mm)
+    ends, ways = ends[fair], ways[fair] / length[fair, None]
+    fair = _can_come(ends, ways, spaces)
+    ends, ways = ends[fair], ways[fair]
+    fair = _inside_once(ends, ways, spaces, limits)
+    ends, ways = ends[fair], ways[fair]
+    if len(ends) == 0:
+        return []
+    contrast, read = _contrast(ends, ways, inside, spaces, ct)
+    tracks = []
+    for n in np.argsort(-contrast, kind="stable")[: 4 * MOST]:
+        if read[n] < limits.hole_length_mm:
+            continue
+        score = _logistic((float(contrast[n]) - limits.hole_contrast_hu) / (0.35 * limits.hole_contrast_hu))
+        text = (f"A straight way of needle width leads {_whither(ways[n], spaces, ends[n])} from the cement through "
+                f"the bone, which is {contrast[n]:.0f} HU less dense along it than beside it.")
+        tracks.append(Track(entry_lps_mm=_three(ends[n]), direction=_three(ways[n]), score=score, sentence=text))
+    return tracks
+
+
+def _mouths(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> Points:
+    """Places of the sacrum's surface that look most like the mouth of a hole; (at most MOUTHS, 3) LPS mm."""
+    shell: Points = np.asarray(spaces.surface.data, dtype=np.float64)[::2]
+    near = cKDTree(inside).query(shell, distance_upper_bound=limits.hole_reach_mm)[0]
+    shell = shell[np.isfinite(near) & (spaces.canal.at(shell) > 3.0)]
+    if len(shell) == 0:
+        return shell
+    normal = spaces.sacrum.direction_at(shell)
+    drop = np.zeros(len(shell))
+    for depth in (0.5, 1.5, 2.5):
+        middle, beside = _read(shell - depth * normal, normal, ct)
+        drop += np.clip(beside - middle, -CLIP_HU, CLIP_HU) / 3.0
+    mouths: list[int] = []
+    tree = cKDTree(shell)
+    taken = np.zeros(len(shell), dtype=np.bool_)
+    for n in np.argsort(-drop, kind="stable"):
+        if len(mouths) == MOUTHS or drop[n] < limits.hole_contrast_hu / 2:
+            break
+        if not taken[n]:
+            mouths.append(int(n))
+            taken[tree.query_ball_point(shell[n], 2.5)] = True
+    return np.asarray(shell[mouths])
+
+
+def _inside_once(ends: Points, ways: Points, spaces: Compartments, limits: TrackLimits) -> npt.NDArray[np.bool_]:
+    """Ways that run in bone up to their mouth, do not come back to it beyond, and keep clear of the canal; (n,)."""
+    inner = np.arange(2.0, limits.hole_length_mm + 0.5, 2.0)
+    outer = np.arange(4.0, 30.0, 4.0)
+    before = spaces.sacrum.at((ends[:, None] - inner[:, None] * ways[:, None]).reshape(-1, 3)).reshape(len(ends), -1)
+    beyond = spaces.sacrum.at((ends[:, None] + outer[:, None] * ways[:, None]).reshape(-1, 3)).reshape(len(ends), -1)
+    clear = spaces.canal.at((ends[:, None] + outer[:, None] * ways[:, None]).reshape(-1, 3)).reshape(len(ends), -1)
+    return np.asarray((before < 0.5).all(axis=1) & (beyond > 0.0).all(axis=1) & (clear > 2.0).all(axis=1))
+
+
+def _can_come(ends: Points, ways: Points, spaces: Compartments) -> npt.NDArray[np.bool_]:
+    """Outward ways (n, 3) from (n, 3) LPS mm by which a needle can have come; (n,)."""
+    local = spaces.frame.local(ends)
+    back, up = (np.einsum("ij,ij->i", ways, axes) for axes in (local.back, local.up))
+    out = (ways @ spaces.frame.left) * np.where(local.left_mm >= 0, 1.0, -1.0)
+    return np.asarray(((back >= BACK) | (out >= OUT)) & (up <= UP) & (out >= ACROSS))
+
+
+def _contrast(
+    ends: Points, ways: Points, inside: Points, spaces: Compartments, ct: Volume,
+) -> tuple[Distances, Distances]:
+    """How much denser bone is beside each way than on it, HU, and over how many mm that was read; (n,) each.
+
+    Read from the mouth inwards until the cement begins, and outwards where the way crosses a hip.
+    """
+    at = np.arange(-40.0, OUTWARD_MM, STEP_MM)
+    points = (ends[:, None] + at[:, None] * ways[:, None]).reshape(-1, 3)
+    to_cement = cKDTree(inside).query(points, distance_upper_bound=2.5)[0].reshape(len(ends), -1)
+    bone = spaces.sacrum.at(points).reshape(len(ends), -1) < 0.0
+    free = np.isfinite(to_cement)
+    # Everything deeper than the first cement met from the mouth inwards is no longer the empty hole.
+    reached = np.logical_or.accumulate((free & (at <= 0))[:, ::-1], axis=1)[:, ::-1]
+    hip = spaces.hips.at(points).reshape(len(ends), -1) < 0.0
+    used = np.where(at <= 0, bone & ~reached, hip)
+    rows = np.flatnonzero(used.ravel())
+    drop = np.zeros(used.size)
+    middle, beside = _read(points[rows], np.repeat(ways, len(at), axis=0)[rows], ct)
+    drop[rows] = np.clip(beside - middle, -CLIP_HU, CLIP_HU)
+    count = used.sum(axis=1)
+    return drop.reshape(used.shape).sum(axis=1) / np.maximum(count, 1), count * STEP_MM
+
+
+def _read(points: Points, ways: Points, ct: Volume) -> tuple[Distances, Distances]:
+    """HU at (n, 3) LPS mm points, and the third lowest of BESIDE places RING_MM away across unit `ways`; (n,) each.
+
+    A hole is darker than nearly all that is round it; along an edge, half of the ring is dark as well.
+    """
+    helper = np.eye(3)[np.argmin(np.abs(ways), axis=1)]
+    first = np.cross(ways, helper)
+    first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-9)
+    second = np.cross(ways, first)
+    ring = [_hu_at(points + RING_MM * (np.cos(turn) * first + np.sin(turn) * second), ct)
+            for turn in np.arange(BESIDE) * (2 * np.pi / BESIDE)]
+    return _hu_at(points, ct), np.asarray(np.partition(ring, 2, axis=0)[2])
+
+
+def _hu_at(points: Points, ct: Volume) -> Distances:
+    index = ct.geometry.to_index(points).T
+    return np.asarray(ndimage.map_coordinates(ct.hu, index, order=1, mode="nearest", output=np.float64))
+
+
+def _whither(way: npt.NDArray[np.float64], spaces: Compartments, at: Points) -> str:
+    """Where a way leads, in words."""
+    local = spaces.frame.local(at[None])
+    behind, aside = float(way @ local.back[0]), abs(float(way @ spaces.frame.left))
+    if aside > max(abs(behind), 0.6):
+        return "sideways"
+    return "backwards" if behind > 0 else "forwards"
+
+
+def _logistic(x: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-np.clip(x, -40.0, 40.0))))
+
+
+def _three(vector: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    x, y, z = vector.tolist()
+    return x, y, z
