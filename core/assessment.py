@@ -104,7 +104,7 @@ class SiteSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """The answer for one scan."""
+    """The answer for one scan. `reasons`: why there is none; of an assessed scan, why to look at the whole of it."""
 
     case_id: str
     status: Status

@@ -92,8 +92,8 @@ class Report(_Strict):
 
     @property
     def needs_review(self) -> bool:
-        """True if the scan has no answer, or any of its leaks is not decided."""
-        return self.status != "assessed" or any(leak.needs_review for leak in self.leaks)
+        """True if the scan has no answer, or has reasons to be looked at, or any of its leaks is not decided."""
+        return self.status != "assessed" or bool(self.reasons) or any(leak.needs_review for leak in self.leaks)
 
     @property
     def notes(self) -> list[str]:

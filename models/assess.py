@@ -64,8 +64,9 @@ def assess(ct: Volume, segmenter: Segmenter, limits: RuleLimits, ref: ScanRef, *
                             leak_numbers=None)
     found = attribute(segmentation, limits)
     assessment = Assessment(
-        case_id=ref.case_id, status="assessed", reasons=(), cement=found.cement, leak_present=found.leak_present,
-        leak_probability=found.leak_probability, sites=_every_site(found), leaks=tuple(found.leaks),
+        case_id=ref.case_id, status="assessed", reasons=found.review_reasons, cement=found.cement,
+        leak_present=found.leak_present, leak_probability=found.leak_probability, sites=_every_site(found),
+        leaks=tuple(found.leaks),
         quality=_quality(segmentation), provenance=_provenance(ref, now),
     )
     return AssessedScan(assessment=assessment, segmentation=segmentation, leak_numbers=found.leak_numbers,

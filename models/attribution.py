@@ -12,11 +12,11 @@ from sacroleak.core.assessment import CementVolumes, Leak, SiteSummary
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Side, Site
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.compartments import Compartments
 from sacroleak.models.distance import Mask
+from sacroleak.models.features import MeasuredPart, ScanView
 from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.limits import RuleLimits
-from sacroleak.models.parts import MeasuredPart, measure_scan
+from sacroleak.models.parts import measure_scan
 from sacroleak.models.rules import findings, site_scores
 from sacroleak.models.segmentation import Segmentation
 
@@ -27,6 +27,7 @@ class Attribution:
 
     `leak_numbers`: on the grid of the cement, 0 or the number of the leak a voxel belongs to. `leak_probability` and
     the sites' probabilities are rule scores, not calibrated. `notes`: what was seen and not called a leak, and why.
+    `review_reasons`: why a person should look at the scan, beside the reasons of its leaks.
     """
 
     cement: CementVolumes
@@ -36,6 +37,7 @@ class Attribution:
     leak_present: bool
     leak_probability: float
     notes: tuple[str, ...]
+    review_reasons: tuple[str, ...] = ()
 
 
 def attribute(segmentation: Segmentation, limits: RuleLimits) -> Attribution:
@@ -48,7 +50,7 @@ def attribute(segmentation: Segmentation, limits: RuleLimits) -> Attribution:
         return _nothing(segmentation.cement)
     view, measured = found
     leaks = tuple(_leak(n, m, segmentation, view.cement, limits) for n, m in enumerate(measured, start=1))
-    return _summary(leaks, measured, view.cement, view.spaces, limits)
+    return _summary(leaks, measured, view, limits)
 
 
 def _leak(
@@ -90,6 +92,9 @@ def _review_reasons(
     if features.apart_mm > review.apart_mm:
         reasons.append(f"It lies {features.apart_mm:.0f} mm from other cement of the sacrum and may be something else "
                        "of that density.")
+    if features.scan.intraosseous_ml < limits.leaks.source_ml:
+        reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
+                       "may be something else of that density.")
     if segmentation.sacrum_coverage < review.coverage:
         reasons.append(f"Only {segmentation.sacrum_coverage:.0%} of the sacrum is seen.")
     if _at_edge(measured.part.rows, cement, segmentation.anatomy.geometry, review.edge_mm):
@@ -108,8 +113,9 @@ def _at_edge(rows: Rows, cement: Cement, anatomy: Geometry, edge_mm: float) -> b
 
 
 def _summary(
-    leaks: tuple[Leak, ...], measured: list[MeasuredPart], cement: Cement, spaces: Compartments, limits: RuleLimits,
+    leaks: tuple[Leak, ...], measured: list[MeasuredPart], view: ScanView, limits: RuleLimits,
 ) -> Attribution:
+    cement = view.cement
     numbers = np.zeros(cement.geometry.shape, dtype=np.uint16)
     leaked = np.zeros(len(cement.index), dtype=np.bool_)
     for leak, m in zip(leaks, measured, strict=True):
@@ -126,7 +132,8 @@ def _summary(
         cement=volumes, leaks=leaks, leak_numbers=LabelMap(labels=numbers, geometry=cement.geometry),
         sites=_sites(leaks, sure), leak_present=bool(leaks),
         leak_probability=max(sure) if sure else leak_score(best_rim, limits, found=False),
-        notes=(*spaces.frame.notes, *cement.notes, *_rim_note(cement, rim, limits)),
+        notes=(*view.spaces.frame.notes, *cement.notes, *_rim_note(cement, rim, limits)),
+        review_reasons=view.review_reasons,
     )
 
 

@@ -111,8 +111,18 @@ class PartFeatures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredPart:
+    """One leak part with its measures, before a site is chosen; what a classifier learns from and scores."""
+
+    part: LeakPart
+    features: PartFeatures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScanView:
-    """One scan as its parts are measured in it. `certainty`: per cent on the grid of `ct`, or None."""
+    """One scan as its parts are measured in it. `certainty`: per cent on the grid of `ct`, or None. `review_reasons`:
+    why a person should look at the scan, beside what is said of its parts.
+    """
 
     cement: Cement
     spaces: Compartments
@@ -121,6 +131,7 @@ class ScanView:
     landmarks: Landmarks
     measures: ScanMeasures
     tracks: tuple[Track, ...] = ()
+    review_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -25,6 +25,8 @@ SMALLEST_ML = 0.08
 """Smaller enclosed corners are no foramina: S4's tunnel, 5 mm wide and 6 mm long, has 0.12 mL."""
 SAME_LEVEL_MM = 10.0
 """Left and right foramina of a level, and pieces of one, lie this near along the canal; levels are 15 to 25 apart."""
+SKIPPED_MM = 36.0
+"""Neighbouring levels are nearer than this to each other, and every second one is farther."""
 LEVELS = 4
 TOP_MARGIN_MM = 6.0
 """A sacrum that comes this near to the end of the field of view may go on beyond it, and its levels are not counted."""
@@ -122,13 +124,10 @@ def _groups(heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def _levels(heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Level of each piece, from 1; a gap of more than one and a half of the usual leaves a level out."""
+    """Level of each piece, from 1; a gap of more than SKIPPED_MM leaves a level out."""
     group = _groups(heights)
     middles = np.array([heights[group == n].mean() for n in range(int(group.max()) + 1)])
-    gaps = -np.diff(middles)
-    steps = np.ones(len(gaps), dtype=np.int64)
-    if len(gaps) >= 2:
-        steps = np.where(gaps > 1.5 * np.median(gaps), 2, 1)
+    steps = np.where(-np.diff(middles) > SKIPPED_MM, 2, 1)
     return np.asarray(1 + np.concatenate([[0], np.cumsum(steps)])[group], dtype=np.int64)
 
 

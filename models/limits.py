@@ -48,6 +48,9 @@ class LeakLimits(_Limits):
     reach_mm: PositiveFloat
     foreign_bone_share: PositiveFloat
     foreign_sacrum_share: PositiveFloat
+    source_ml: PositiveFloat
+    source_gap_mm: PositiveFloat
+    source_coverage: PositiveFloat
 
 
 class SiteLimits(_Limits):
@@ -62,6 +65,10 @@ class SiteLimits(_Limits):
     track_outward: PositiveFloat
     track_outward_behind: PositiveFloat
     track_aim_mm: PositiveFloat
+    track_found_score: PositiveFloat
+    track_found_mm: PositiveFloat
+    track_found_deg: PositiveFloat
+    track_found_elongation: PositiveFloat
     tube_elongation: PositiveFloat
     tube_thickness_mm: PositiveFloat
     tube_pelvic_share: PositiveFloat

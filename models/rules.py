@@ -35,10 +35,14 @@ def in_canal(part: PartFeatures, limits: RuleLimits) -> Finding | None:
 
 
 def straight_track(part: PartFeatures, limits: RuleLimits) -> Finding | None:
-    """Straight, of needle width, leading away from the bone, and in line with the cement inside it."""
+    """Straight, of needle width, leading away from the bone, in line with the cement inside it; or on a way found."""
     if track_evidence(part, limits) <= 0.5:
         return None
-    shape = part.shape
+    shape, place = part.shape, part.place
+    if _alone_evidence(part, limits) <= 0.5:
+        return Finding(rule="straight_track", value=place.track_mm, unit="mm", limit=limits.sites.track_found_mm,
+                       sentence=f"It lies {place.track_mm:.1f} mm from a needle's way found in the scan, "
+                                f"{place.track_deg:.0f} degrees from its direction.")
     return Finding(rule="straight_track", value=shape.straightness, unit="ratio", limit=limits.sites.track_straightness,
                    sentence=f"A straight track {shape.length_mm:.0f} mm long and {shape.thickness_mm:.1f} mm wide "
                             "leads away from the bone, in line with the cement inside it.")
@@ -49,7 +53,7 @@ def tubular(part: PartFeatures, limits: RuleLimits) -> Finding | None:
     if tube_evidence(part, limits) <= 0.5:
         return None
     shape = part.shape
-    start = " that leaves through a foramen" if part.share(*FORAMINA) > 0.05 else ""
+    start = f" that leaves through {_foramen(part)}" if part.share(*FORAMINA) > 0.05 else ""
     return Finding(rule="tubular", value=shape.elongation, unit="ratio", limit=limits.sites.tube_elongation,
                    sentence=f"A tube {shape.length_mm:.0f} mm long and {shape.thickness_mm:.1f} mm wide{start} runs on "
                             "the pelvic surface of the sacrum.")
@@ -74,8 +78,7 @@ def in_dorsal_canal(part: PartFeatures, limits: RuleLimits) -> Finding | None:
 
 def in_foramen(part: PartFeatures, limits: RuleLimits) -> Finding | None:
     """Mostly inside a sacral foramen."""
-    side = "left" if part.share(FORAMINA[0]) >= part.share(FORAMINA[1]) else "right"
-    return _in_space("in_foramen", part, limits, f"inside a sacral foramen on the {side}", *FORAMINA)
+    return _in_space("in_foramen", part, limits, f"inside {_foramen(part)}", *FORAMINA)
 
 
 def in_joint(part: PartFeatures, limits: RuleLimits) -> Finding | None:
@@ -143,7 +146,32 @@ def canal_evidence(part: PartFeatures, limits: RuleLimits) -> float:
 
 
 def track_evidence(part: PartFeatures, limits: RuleLimits) -> float:
-    """How clearly the part is a needle's track, 0 to 1. The least convincing measure decides."""
+    """How clearly the part is a needle's track, 0 to 1: by its own course, or because it lies on a track found."""
+    return max(_alone_evidence(part, limits), _found_evidence(part, limits))
+
+
+def _found_evidence(part: PartFeatures, limits: RuleLimits) -> float:
+    """How clearly the part lies along a needle's way that was found in the rest of the scan."""
+    shape, sites, place = part.shape, limits.sites, part.place
+    return min(
+        _above(place.track_score, sites.track_found_score),
+        _below(place.track_mm, sites.track_found_mm, softness=0.25),
+        _below(place.track_deg, sites.track_found_deg, softness=0.25),
+        # A drop has no direction; two thicknesses long, it begins to have one.
+        _above(shape.elongation, sites.track_found_elongation),
+        _below(shape.thickness_mm, sites.track_thickest_mm),
+        *_not_enclosed(part),
+    )
+
+
+def _not_enclosed(part: PartFeatures) -> tuple[float, float]:
+    """A canal, a foramen or a disc holds a straight piece of anything."""
+    return (_below(part.share(Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL, *FORAMINA), 0.5),
+            _below(part.share(Compartment.L5_S1_DISC), 0.5))
+
+
+def _alone_evidence(part: PartFeatures, limits: RuleLimits) -> float:
+    """How clearly the part's own course is a needle's. The least convincing measure decides."""
     shape, sites = part.shape, limits.sites
     behind = part.share(*BEHIND) >= 0.5
     return min(
@@ -154,9 +182,7 @@ def track_evidence(part: PartFeatures, limits: RuleLimits) -> float:
         _below(shape.thickness_mm, sites.track_thickest_mm),
         _above(part.outward, sites.track_outward_behind if behind else sites.track_outward),
         _below(part.aim_mm, sites.track_aim_mm, softness=0.25),
-        # A canal or a foramen holds a straight piece of anything.
-        _below(part.share(Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL, *FORAMINA), 0.5),
-        _below(part.share(Compartment.L5_S1_DISC), 0.5),
+        *_not_enclosed(part),
     )
 
 
@@ -176,6 +202,14 @@ def tube_evidence(part: PartFeatures, limits: RuleLimits) -> float:
 def front_evidence(part: PartFeatures, limits: RuleLimits) -> float:
     """How clearly the part lies in front of the anterior cortex, 0 to 1."""
     return _above(part.share(Compartment.PRESACRAL), limits.sites.front_share)
+
+
+def _foramen(part: PartFeatures) -> str:
+    """The foramen nearest to the part by its name, or by its side where none was found."""
+    side = "left" if part.share(FORAMINA[0]) >= part.share(FORAMINA[1]) else "right"
+    if side in part.place.foramen:
+        return f"the {part.place.foramen}" if part.place.foramen != f"{side} foramen" else f"a {side} foramen"
+    return f"a {side} foramen"
 
 
 def _in_space(

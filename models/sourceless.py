@@ -1,0 +1,66 @@
+"""Dense things beside a sacrum that holds no cement: no leak of this procedure, and never passed over in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sacroleak.core.structures import Compartment
+from sacroleak.models.features import MeasuredPart, PartFeatures, ScanView
+from sacroleak.models.limits import LeakLimits
+
+PAIRED_SHARE = 0.5
+"""From this share of its voxels on, a thing has a counterpart across the midline."""
+
+_WHERE = {
+    Compartment.VENTRAL_CANAL: "in its canal", Compartment.DORSAL_CANAL: "in its canal",
+    Compartment.FORAMINA_LEFT: "in a foramen on the left", Compartment.FORAMINA_RIGHT: "in a foramen on the right",
+    Compartment.PRESACRAL: "in front of it", Compartment.DORSAL_SOFT_TISSUE: "behind it",
+    Compartment.SACROILIAC_JOINT: "in a sacroiliac joint", Compartment.ILIUM: "in the ilium",
+    Compartment.L5_S1_DISC: "in the L5/S1 disc", Compartment.L5: "in L5",
+}
+
+
+def without_source(
+    view: ScanView, measured: Sequence[MeasuredPart], limits: LeakLimits,
+) -> tuple[ScanView, list[MeasuredPart]]:
+    """The parts that may be leaks, and the view with all others named in its notes and counted as foreign.
+
+    Cement leaks out of cement: a sacrum in full view without any in its bone leaks nothing. A part stays where cement
+    lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
+    """
+    cement = view.cement
+    source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
+    if cement.volume_ml(source) >= limits.source_ml or view.measures.coverage < limits.source_coverage:
+        return view, list(measured)
+    beside = cKDTree(cement.points[source]) if source.any() else None
+    stay: list[MeasuredPart] = []
+    foreign, notes = cement.foreign.copy(), []
+    for one in measured:
+        gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
+        if gap <= limits.source_gap_mm:
+            stay.append(one)
+        else:
+            foreign[one.part.rows] = True
+            notes.append(_note(one.features))
+    if not notes:
+        return view, stay
+    named = replace(cement, foreign=foreign, notes=(*cement.notes, *notes))
+    return replace(view, cement=named, review_reasons=(*view.review_reasons, _REASON)), stay
+
+
+_REASON = "Dense material beside the sacrum is not called a leak, because no cement was found in the bone; look at it."
+
+
+def _note(part: PartFeatures) -> str:
+    """What lies there, how much, how far from the bone, and why it is no leak."""
+    main = max(part.compartments, key=lambda c: part.compartments[c])
+    paired = part.place.mirrored_share >= PAIRED_SHARE
+    pair = ", with a similar thing across the midline" if paired else ""
+    place = ", ".join(f"{x:.0f}" for x in part.centroid_lps_mm)
+    away = part.shape.distance_to_cortex_mm
+    return (f"{part.volume_ml:.2f} mL of dense material lies {away:.0f} mm from the sacrum, "
+            f"{_WHERE.get(main, 'beside it')} (LPS {place} mm){pair}: without cement in the bone it is no leak.")

@@ -1,0 +1,51 @@
+"""A sacrum without cement leaks nothing; what is dense beside it is named all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from sacroleak.core.structures import Site
+from sacroleak.models.attribution import attribute
+from sacroleak.models.limits import shipped_limits
+from tests.phantoms import alar_cement, ball, canal_y, cement_at, front_y, tube
+
+LIMITS = shipped_limits()
+SPOTS = tuple(ball((x, front_y(5, 17) - 7.0, 5.0), 3.6) for x in (-17.0, 17.0))
+
+
+def test_paired_dense_spots_before_a_bone_without_cement_are_no_leak() -> None:
+    found = attribute(cement_at(*SPOTS), LIMITS)
+    assert not found.leak_present
+    assert found.leaks == ()
+    assert found.cement.leaked_ml == found.cement.total_ml == 0.0
+    assert found.cement.elsewhere_ml == pytest.approx(0.39, abs=0.06)
+    assert sum("across the midline" in note and "in front of it" in note for note in found.notes) == 2
+    assert len(found.review_reasons) == 1
+
+
+@pytest.mark.parametrize("place", [(0.0, float(canal_y(15)) - 4.0, 15.0), (0.0, front_y(10) - 12.0, 10.0)])
+def test_nothing_sourceless_is_passed_over(place: tuple[float, float, float]) -> None:
+    found = attribute(cement_at(ball(place, 3.0)), LIMITS)
+    assert not found.leak_present
+    assert any("0.1" in note and "mL of dense material" in note for note in found.notes)
+
+
+def test_the_same_spots_beside_a_treated_bone_are_leaks() -> None:
+    found = attribute(cement_at(*SPOTS, alar_cement()), LIMITS)
+    assert len(found.leaks) == 2
+    assert found.review_reasons == ()
+
+
+def test_a_thin_leak_with_a_little_cement_at_its_root_stays_for_review() -> None:
+    line = [(30.0, front_y(z, 30.0) - 4.0, z) for z in (20.0, 12.0, 4.0, -4.0)]
+    root = tube([(30.0, front_y(20, 30) + 3.2, 20.0), line[0]], 2.4)
+    found = attribute(cement_at(root, tube(line, 2.4)), LIMITS)
+    assert found.cement.intraosseous_ml < LIMITS.leaks.source_ml
+    assert [leak.site for leak in found.leaks] == [Site.SACRAL_VENOUS_PLEXUS]
+    assert any("Hardly any cement" in reason for reason in found.leaks[0].review_reasons)
+
+
+def test_where_the_sacrum_is_cut_off_the_thing_stays_a_leak_for_review() -> None:
+    found = attribute(cement_at(SPOTS[1], coverage=0.9), LIMITS)
+    assert len(found.leaks) == 1
+    assert any("Hardly any cement" in reason for reason in found.leaks[0].review_reasons)
