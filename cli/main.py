@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
+from sacroleak.cli.cohort import cohort
 from sacroleak.cli.demo import demo
 from sacroleak.cli.model import list_models, show_model
 from sacroleak.cli.score import score
@@ -25,6 +26,7 @@ def build() -> typer.Typer:
     top.command("score")(score)
     top.command("demo")(demo)
     top.command("simulate")(simulate)
+    top.command("cohort")(cohort)
     model = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The released models of this installation.")
     model.command("list")(list_models)
     model.command("show")(show_model)
@@ -77,7 +79,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _command(given: Sequence[str]) -> str:
-    return f"{given[0]} " if given and given[0] in ("score", "demo", "simulate", "model") else ""
+    return f"{given[0]} " if given and given[0] in ("score", "demo", "simulate", "cohort", "model") else ""
 
 
 if __name__ == "__main__":
