@@ -32,6 +32,9 @@ MARGIN_MM = 20.0
 SMOOTH_MM = 0.8
 """Takes the stairs of a 1 mm label map off the bone's surface; about half of what the contour itself is wrong by."""
 
+EDGE_FACING = 0.35
+"""Where looks do not decide, a point faces a side if the nearest bone's outward way is within 70 degrees of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Compartments:
@@ -88,6 +91,7 @@ class Compartments:
         # Later lines win: from the loosest description to bone that was segmented as such.
         codes[near & _on_side(behind, in_front, facing)] = Compartment.DORSAL_SOFT_TISSUE
         codes[near & _on_side(in_front, behind, -facing)] = Compartment.PRESACRAL
+        codes[near & ~in_front & ~behind & self._before_the_brim(points, local, facing)] = Compartment.PRESACRAL
         hole = self._foramen(points, local, rays)
         codes[hole & (local.left_mm > 0)] = Compartment.FORAMINA_LEFT
         codes[hole & (local.left_mm <= 0)] = Compartment.FORAMINA_RIGHT
@@ -100,6 +104,16 @@ class Compartments:
         codes[hips <= 0] = Compartment.ILIUM
         codes[self.l5.at(points) <= 0] = Compartment.L5
         return codes
+
+    def _before_the_brim(self, points: Points, local: LocalPoints, facing: Distances) -> npt.NDArray[np.bool_]:
+        """Points that face the upper front edge of the ala, which no look along the level's own axis meets.
+
+        The sacrum is tilted by about 45 degrees against the body, whose front lies midway between the canal's own up
+        and its own front.
+        """
+        forward = (local.up - local.back) / np.sqrt(2.0)
+        towards = np.einsum("ij,ij->i", self.sacrum.direction_at(points), forward)
+        return np.asarray((towards > self.limits.brim_facing) & (facing <= EDGE_FACING))
 
     def _canal(self, points: Points, local: LocalPoints) -> npt.NDArray[np.bool_]:
         """Inside the canal, or in the thin gap a network leaves between canal and bone, or just above its top."""
@@ -146,7 +160,7 @@ def _on_side(
     hit: npt.NDArray[np.bool_], opposite: npt.NDArray[np.bool_], facing: Distances,
 ) -> npt.NDArray[np.bool_]:
     """Points that see bone only on one side, or on both or neither but face away from the nearest bone that way."""
-    return np.asarray((hit & ~opposite) | ((hit == opposite) & (facing > 0.35)))
+    return np.asarray((hit & ~opposite) | ((hit == opposite) & (facing > EDGE_FACING)))
 
 
 def compartments(

@@ -117,25 +117,48 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
 def _foreign(
     index: Indices, points: Points, *, bone: Distances, spaces: Compartments, limits: LeakLimits, voxel_ml: float,
 ) -> tuple[Mask, tuple[str, ...]]:
-    """Which voxels belong to another treatment (in hip or L5, apart from the sacrum) or lie too far away."""
+    """Which voxels belong to another treatment (in hip or L5, or out of there) or lie too far away."""
     foreign = np.zeros(len(points), dtype=np.bool_)
+    amounts = {"L5": 0, "the ilium": 0}
     notes: list[str] = []
     pieces = _components(index)
     hips, l5 = spaces.hips.at(points) <= 0, spaces.l5.at(points) <= 0
+    loose: list[Mask] = []
     for label in range(1, int(pieces.max(initial=0)) + 1):
         piece = pieces == label
         if (bone[piece] <= 0).mean() >= limits.foreign_sacrum_share:
             continue
-        ml, in_hip, in_l5 = float(piece.sum() * voxel_ml), float(hips[piece].mean()), float(l5[piece].mean())
+        in_hip, in_l5 = float(hips[piece].mean()), float(l5[piece].mean())
         if in_hip + in_l5 >= limits.foreign_bone_share:
-            where = "L5" if in_l5 > in_hip else "the ilium"
-            notes.append(f"Cement of {ml:.2f} mL lies in {where}, apart from the sacrum: another treatment, no leak.")
+            amounts["L5" if in_l5 > in_hip else "the ilium"] += int(piece.sum())
         elif bone[piece].min() > limits.reach_mm:
-            notes.append(f"Cement of {ml:.2f} mL lies {bone[piece].min():.0f} mm from the sacrum and is not judged.")
+            notes.append(f"Cement of {piece.sum() * voxel_ml:.2f} mL lies {bone[piece].min():.0f} mm from the sacrum "
+                         "and is not judged.")
         else:
+            loose.append(piece)
             continue
         foreign |= piece
-    return foreign, tuple(notes)
+    notes = [f"Cement of {count * voxel_ml:.2f} mL lies in {where}, apart from the sacrum: another treatment, no leak."
+             for where, count in amounts.items() if count] + notes
+    out = _out_of_foreign(loose, points, bone=bone, foreign=foreign)
+    if out.any():
+        notes.append(f"Cement of {out.sum() * voxel_ml:.2f} mL lies nearer to the cement of that treatment than to the "
+                     "sacrum, and is counted with it.")
+    return foreign | out, tuple(notes)
+
+
+def _out_of_foreign(pieces: list[Mask], points: Points, *, bone: Distances, foreign: Mask) -> Mask:
+    """Pieces outside all bone that lie nearer to cement of another treatment than to the sacrum and its cement."""
+    out = np.zeros(len(points), dtype=np.bool_)
+    if not pieces or not foreign.any():
+        return out
+    theirs, inside = cKDTree(points[foreign]), (bone <= 0) & ~foreign
+    ours = cKDTree(points[inside]) if inside.any() else None
+    for piece in pieces:
+        gap = theirs.query(points[piece])[0].min()
+        if gap < bone[piece].min() and (ours is None or gap < ours.query(points[piece])[0].min()):
+            out |= piece
+    return out
 
 
 def _noise_mm(points: Points, geometry: Geometry, spaces: Compartments, limits: LeakLimits) -> Distances:

@@ -19,6 +19,7 @@ class CompartmentLimits(_Limits):
 
     presacral_reach_mm: PositiveFloat
     shadow_mm: PositiveFloat
+    brim_facing: PositiveFloat
     foramen_closing_mm: PositiveFloat
     foramen_ray_mm: PositiveFloat
     joint_gap_mm: PositiveFloat
@@ -44,6 +45,7 @@ class LeakLimits(_Limits):
     beneath_mm: PositiveFloat
     surface_ml: PositiveFloat
     part_ml: PositiveFloat
+    vein_gap_mm: PositiveFloat
     canal_minor_share: PositiveFloat
     reach_mm: PositiveFloat
     foreign_bone_share: PositiveFloat

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Points
-from sacroleak.core.structures import Structure
+from sacroleak.core.structures import Compartment, Structure
 from sacroleak.models.compartments import Codes, compartments
 from sacroleak.models.course import measure_course
 from sacroleak.models.features import MeasuredPart, PartContext, ScanMeasures, ScanView, part_features
@@ -59,6 +59,7 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
 
     found = [(part, leak) for leak in find_leaks(cement, spaces, limits.leaks)
              for part in divide(leak, cement, spaces, limits.leaks, whole=one_course)]
+    found = _mended(found, view, limits)
     courses = [measure_course(cement.index[part.rows], cement.geometry) for part, _ in found]
     view = replace(view, tracks=find_tracks(courses, cement, spaces, view.ct, limits.tracks))
     near = _neighbours([cement.points[part.rows] for part, _ in found])
@@ -69,6 +70,54 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
     ]
     # The order must not depend on how the array is stored, so ties go by place in the patient.
     return view, sorted(measured, key=_rank)
+
+
+def _mended(
+    found: list[tuple[LeakPart, Rows]], view: ScanView, limits: RuleLimits,
+) -> list[tuple[LeakPart, Rows]]:
+    """The parts, with the pieces of one broken vein put together: thin ones, near each other, that make a tube.
+
+    A vein of 1 to 2 mm falls apart where it is thinner than a voxel shows.
+    """
+    parts, points = list(found), view.cement.points
+    refused: set[tuple[int, int]] = set()
+    while True:
+        thin = [n for n, (part, _) in enumerate(parts) if _thin(part, view, limits)]
+        trees = {n: cKDTree(points[parts[n][0].rows]) for n in thin}
+        gaps = sorted((float(trees[a].query(points[parts[b][0].rows])[0].min()), a, b)
+                      for a in thin for b in thin if a < b and _key(parts, a, b) not in refused)
+        for gap, a, b in gaps:
+            if gap > limits.leaks.vein_gap_mm:
+                return parts
+            part, leak = _together(parts[a], parts[b])
+            features = part_features(part, view, PartContext(leak=leak))
+            if tube_evidence(features, limits) > 0.5 >= track_evidence(features, limits):
+                parts = [one for n, one in enumerate(parts) if n not in (a, b)] + [(part, leak)]
+                break
+            refused.add(_key(parts, a, b))
+        else:
+            return parts
+
+
+def _key(parts: list[tuple[LeakPart, Rows]], a: int, b: int) -> tuple[int, int]:
+    """Two parts by their first rows, which no other part has."""
+    first, second = sorted((int(parts[a][0].rows.min()), int(parts[b][0].rows.min())))
+    return first, second
+
+
+def _thin(part: LeakPart, view: ScanView, limits: RuleLimits) -> bool:
+    """Whether a part can be a piece of a vein: no thicker than one, and not in the canal."""
+    if np.isin(part.codes, (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)).mean() >= 0.5:
+        return False
+    course = measure_course(view.cement.index[part.rows], view.cement.geometry)
+    return course.thickness_mm <= limits.sites.tube_thickness_mm
+
+
+def _together(one: tuple[LeakPart, Rows], other: tuple[LeakPart, Rows]) -> tuple[LeakPart, Rows]:
+    rows = np.concatenate([one[0].rows, other[0].rows])
+    codes = np.concatenate([one[0].codes, other[0].codes])
+    order = np.argsort(rows)
+    return LeakPart(rows=rows[order], codes=codes[order]), np.union1d(one[1], other[1])
 
 
 def _rank(measured: MeasuredPart) -> tuple[float, ...]:
