@@ -13,22 +13,29 @@ import edt
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+from scipy.ndimage import binary_fill_holes, gaussian_filter
 
+from sacroleak.core.geometry import box_where
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 
 Mask = npt.NDArray[np.bool_]
 
+SMOOTH_MM = 0.7
+"""Takes the noise of thin slices off bone before its threshold."""
+
 
 class BaselineConfig(BaseModel):
     """Cement is what exceeds `threshold_hu` in a component that comes within `reach_mm` of the sacrum; a component
-    outside of it of at least `leak_ml` is a leak.
+    outside of it of at least `leak_ml` is a leak. The sacrum is what exceeds `bone_hu` in the largest component of the
+    true sacrum's box, grown by `reach_mm`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     threshold_hu: float
     reach_mm: float
     leak_ml: float
+    bone_hu: float = 150.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +67,33 @@ def baseline(ct: Volume, anatomy: LabelMap, config: BaselineConfig) -> BaselineR
             leaks[part] = number
             sites[number] = _site(part, anatomy.labels, front)
     return BaselineResult(cement=cement, leaks=leaks, sites=sites)
+
+
+def baseline_bones(ct: Volume, anatomy: LabelMap, config: BaselineConfig) -> npt.NDArray[np.uint8]:
+    """Sacrum and canal by a threshold, on the scan's own grid (axes along L, P and S), given the true sacrum's box.
+
+    What bone surrounds in an axial slice is filled; the largest filled part is the canal.
+    """
+    labels = np.zeros(ct.hu.shape, dtype=np.uint8)
+    spacing = ct.geometry.spacing_mm
+    box = box_where(anatomy.labels == Structure.SACRUM, np.ceil(config.reach_mm / spacing).astype(int))
+    if box is None:
+        return labels
+    smooth = gaussian_filter(ct.hu[box].astype(np.float32), SMOOTH_MM / spacing)
+    bone = _largest(smooth > config.bone_hu)
+    filled = np.stack([binary_fill_holes(bone[:, :, k]) for k in range(bone.shape[2])], axis=2)
+    part = labels[box]
+    part[filled] = Structure.SACRUM
+    part[_largest(filled & ~bone)] = Structure.SACRAL_CANAL
+    return labels
+
+
+def _largest(mask: Mask) -> Mask:
+    parts = cc3d.connected_components(mask, connectivity=6)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    found: Mask = mask & (parts == sizes.argmax())
+    return found
 
 
 def _site(part: Mask, anatomy: npt.NDArray[np.generic], front: npt.NDArray[np.int64]) -> Site:

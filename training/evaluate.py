@@ -9,36 +9,31 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.progress import track
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
 
 from sacroleak.core.config import load_config
 from sacroleak.core.nifti import read_nifti
-from sacroleak.core.whole import remove_leftovers, write_whole
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
-from sacroleak.models.limits import RuleLimits, shipped_limits
+from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import load_segmenter
-from sacroleak.training.benchmark import BenchmarkConfig, load_case
+from sacroleak.training.benchmark import BenchmarkConfig
 from sacroleak.training.benchmark import main as make_benchmark
-from sacroleak.training.circumstances import Circumstances, circumstances
-from sacroleak.training.evaluation_run import ABOUT, note_evaluation, note_pictures
+from sacroleak.training.circumstances import circumstances
+from sacroleak.training.evaluation_run import note_evaluation, note_pictures
 from sacroleak.training.intervals import Bootstrap, Figure
-from sacroleak.training.real_ct import LabelNumbers, RealCt, measure_real_ct, on_ct_grid
+from sacroleak.training.metrics_files import join_segmenter, note_about, write_metrics
+from sacroleak.training.real_ct import LabelNumbers, RealCt, baseline_figures, measure_real_ct, on_ct_grid
 from sacroleak.training.results_page import write_page
-from sacroleak.training.scored_case import FORMAT, CaseRecord, MeasureConfig, Segmenter, measure
+from sacroleak.training.scored_case import CaseRecord, MeasureConfig
+from sacroleak.training.scored_scans import Scoring, score_all
 from sacroleak.training.summary import leakage_figures, segmenter_figures
 from sacroleak.training.tracking import UNTRACKED, tracked
-
-MEASURED_BY = ("baseline.py", "measures.py", "scored_case.py")
-"""Files of this room that decide what a record holds."""
 
 
 class EvaluateConfig(BaseModel):
@@ -55,6 +50,11 @@ class EvaluateConfig(BaseModel):
         """How intervals are drawn."""
         return Bootstrap(resamples=self.resamples, seed=self.seed)
 
+    @property
+    def cores(self) -> int:
+        """Threads to use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
@@ -66,18 +66,25 @@ class Places:
     metrics: Path
 
 
-def main(config: EvaluateConfig, scans: BenchmarkConfig, *, bundle: Bundle, places: Places,
-         now: datetime) -> list[CaseRecord]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a run is carried out: scans at a time, and where progress is shown, None for nowhere."""
+
+    workers: int = 1
+    console: Console | None = None
+
+
+def main(config: EvaluateConfig, scans: BenchmarkConfig, *, bundle: Bundle, places: Places, now: datetime,
+         how: How | None = None) -> list[CaseRecord]:
     """Make what is missing of the benchmark, score it, write `segmenter.json`, `leakage.json` and `about.json`.
 
-    Finished scans are kept by code, release, rules, measures and content of the scan: a run that was ended goes on.
+    A run that was ended goes on with the scans that are not finished.
     """
+    how = how or How()
     paths = make_benchmark(scans, anatomies=places.anatomies, out=places.benchmark)
-    limits = shipped_limits()
-    segmenter = load_segmenter(bundle, threads=config.threads or len(os.sched_getaffinity(0)))
-    folder = places.records / _key(bundle, limits, config.measures)
-    records = [_record(path, folder, segmenter, limits, config.measures)
-               for path in track(paths, description="scoring")]
+    scoring = Scoring(bundle=bundle.folder, bundle_digest=bundle.digest, limits=shipped_limits(),
+                      measures=config.measures, folder=places.records, threads=config.cores)
+    records = score_all(paths, scoring, workers=how.workers, console=how.console)
     figures = {"segmenter": segmenter_figures(records, config.bootstrap)
                | {"network_mb": Figure(value=network_mb(bundle), n=1)},
                "leakage": leakage_figures(records, config.bootstrap)}
@@ -85,67 +92,23 @@ def main(config: EvaluateConfig, scans: BenchmarkConfig, *, bundle: Bundle, plac
         write_metrics(places.metrics / f"{name}.json", values)
     content = hashlib.sha256("".join(r.case_digest for r in records).encode()).hexdigest()
     note_about(places.metrics, "benchmark", circumstances(bundle, now=now, data=content))
+    join_segmenter(places.metrics)
     return records
 
 
 def real(given: RealCt, config: EvaluateConfig, *, bundle: Bundle, places: Places, now: datetime) -> None:
-    """Measure the release on one real CT; writes `real_ct.json` and `about.json`."""
-    segmenter = load_segmenter(bundle, threads=config.threads or len(os.sched_getaffinity(0)))
+    """Measure the release on one real CT; writes `real_ct.json` and `about.json`, and its mark to `segmenter.json`."""
+    segmenter = load_segmenter(bundle, threads=config.cores)
     figures = measure_real_ct(given, segmenter, shipped_limits(), scratch=places.records)
+    figures |= baseline_figures(given, config.measures.baseline)
     write_metrics(places.metrics / "real_ct.json", figures)
     note_about(places.metrics, "real_ct", circumstances(bundle, now=now, data=given.digest))
+    join_segmenter(places.metrics)
 
 
 def network_mb(bundle: Bundle) -> float:
     """Size of all networks on disk, MB."""
     return sum(bundle.network_path(name).stat().st_size for name in bundle.index.networks) / 1e6
-
-
-def write_metrics(path: Path, figures: Mapping[str, Figure]) -> None:
-    """Flat JSON, name -> value, n, low, high; written whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: figure.as_json() for name, figure in figures.items()}
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def note_about(metrics: Path, stage: str, about: Circumstances) -> None:
-    """Say in `about.json` under which circumstances a stage's figures were measured; other stages stay."""
-    path = metrics / ABOUT
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known[stage] = about.model_dump(mode="json")
-    write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
-
-
-def _key(bundle: Bundle, limits: RuleLimits, measures: MeasureConfig) -> str:
-    content = [FORMAT, _code(), bundle.digest, limits.model_dump(mode="json"), measures.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _code() -> str:
-    """sha256 over all code between a scan and its measures: any change of it makes kept records stale."""
-    rooms = (Path(__file__).parent, Path(str(files("sacroleak.models"))), Path(str(files("sacroleak.core"))))
-    state = hashlib.sha256()
-    for path in sorted(path for room in rooms for path in room.glob("*.py") if path.parent != rooms[0]
-                       or path.name in MEASURED_BY):
-        state.update(path.name.encode() + path.read_bytes())
-    return state.hexdigest()
-
-
-def _record(path: Path, folder: Path, segmenter: Segmenter, limits: RuleLimits, config: MeasureConfig) -> CaseRecord:
-    item = load_case(path)
-    kept = folder / f"{item.row.case_id}.json"
-    if kept.is_file():
-        try:
-            record = CaseRecord.model_validate_json(kept.read_bytes())
-        except ValidationError:
-            record = None
-        if record is not None and record.case_digest == item.digest:
-            return record
-    record = measure(item, segmenter, limits, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    write_whole(kept, record.model_dump_json(indent=1).encode())
-    return record
 
 
 def _arguments() -> argparse.Namespace:
@@ -160,6 +123,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=Path, default=Path("artifacts/evaluate"))
     parser.add_argument("--metrics", type=Path, default=Path("metrics"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--workers", type=int, default=1, help="benchmark: scans at a time, which share the threads")
     parser.add_argument("--ct", type=Path, help="real: the CT, NIfTI")
     parser.add_argument("--labels", type=Path, help="real: its labels, NIfTI on any grid")
     parser.add_argument("--sacrum", type=int, nargs="+", default=[1], help="real: label numbers that are sacrum")
@@ -177,7 +141,8 @@ def _run(given: argparse.Namespace) -> None:
         if given.what == "benchmark":
             scans = load_config(given.scans, BenchmarkConfig)
             with tracked("evaluate", f"evaluate {bundle.name}") as run:
-                records = main(config, scans, bundle=bundle, places=places, now=now)
+                how = How(workers=given.workers, console=Console(stderr=True))
+                records = main(config, scans, bundle=bundle, places=places, now=now, how=how)
                 if run is not UNTRACKED:
                     note_evaluation(run, config, bundle=bundle, metrics=places.metrics)
                     note_pictures(run, records, benchmark=places.benchmark, segmenter=load_segmenter(bundle, threads=1))

@@ -24,23 +24,30 @@ def dice(found: Mask, truth: Mask) -> float | None:
     return None if total == 0 else 2.0 * int(np.count_nonzero(found & truth)) / total
 
 
-def surface_dice(found: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float) -> float | None:
-    """Share of both surfaces that lies within `tolerance_mm` of the other (Nikolov et al. 2018), by surface voxels.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurfaceScores:
+    """`dice`: share of both surfaces that lies within the tolerance of the other (Nikolov et al. 2018); `hd95_mm`: the
+    larger of both directions' 95th percentile of surface distances.
+    """
 
-    Surfaces are the outermost voxels of each mask; on slices thicker than the tolerance it is a hard measure.
-    None where both are empty, 0 where one is.
+    dice: float | None
+    hd95_mm: float | None
+
+
+def surface_scores(found: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float) -> SurfaceScores:
+    """Both surface measures of one structure, by surface voxels: on slices thicker than the tolerance they are hard.
+
+    Surfaces are the outermost voxels of each mask; where the array cuts a structure is no surface. `dice` is None where
+    both are empty and 0 where one is, `hd95_mm` None where either is.
     """
     if not found.any() or not truth.any():
-        return None if found.any() == truth.any() else 0.0
-    away = np.concatenate(_surface_distances(found, truth, spacing_mm))
-    return float(np.count_nonzero(away <= tolerance_mm)) / len(away)
-
-
-def hausdorff95(found: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> float | None:
-    """The larger of both directions' 95th percentile of surface distances in mm; None where either is empty."""
-    if not found.any() or not truth.any():
-        return None
-    return max(float(np.percentile(d, 95)) for d in _surface_distances(found, truth, spacing_mm))
+        return SurfaceScores(dice=None if found.any() == truth.any() else 0.0, hd95_mm=None)
+    away = _surface_distances(found, truth, spacing_mm)
+    if not all(len(part) for part in away):
+        return SurfaceScores(dice=None, hd95_mm=None)
+    both = np.concatenate(away)
+    return SurfaceScores(dice=float(np.count_nonzero(both <= tolerance_mm)) / len(both),
+                         hd95_mm=max(float(np.percentile(part, 95)) for part in away))
 
 
 def contour_errors(found: Mask, truth: Mask, *, beside: Mask, within_mm: float,
@@ -54,8 +61,8 @@ def contour_errors(found: Mask, truth: Mask, *, beside: Mask, within_mm: float,
     box = box_where(found | truth | beside, 1)
     found, truth, beside = (np.ascontiguousarray(mask[box]) for mask in (found, truth, beside))
     close = edt.edt(~beside, anisotropy=tuple(spacing_mm), black_border=False) <= within_mm
-    skin = truth & ~binary_erosion(truth) & close
-    away = edt.edt(~(found & ~binary_erosion(found)), anisotropy=tuple(spacing_mm), black_border=False)
+    skin = truth & ~_core(truth) & close
+    away = edt.edt(~(found & ~_core(found)), anisotropy=tuple(spacing_mm), black_border=False)
     return np.asarray(away[skin], dtype=np.float64)
 
 
@@ -151,6 +158,12 @@ def calibration_error(truth: Sequence[bool], probability: Sequence[float], *, bi
 def _surface_distances(found: Mask, truth: Mask, spacing_mm: Sequence[float]) -> list[npt.NDArray[np.floating[Any]]]:
     """From each surface voxel of one mask to the other's nearest, mm: found to truth, then truth to found."""
     box = box_where(found | truth, 1)
-    skins = [mask & ~binary_erosion(mask) for mask in (np.ascontiguousarray(m[box]) for m in (found, truth))]
+    skins = [mask & ~_core(mask) for mask in (np.ascontiguousarray(m[box]) for m in (found, truth))]
     return [edt.edt(~other, anisotropy=tuple(spacing_mm), black_border=False)[skin]
             for skin, other in (skins, skins[::-1])]
+
+
+def _core(mask: Mask) -> Mask:
+    """The mask without its surface; a structure that the array cuts goes on beyond it."""
+    core: Mask = binary_erosion(mask, border_value=1)
+    return core

@@ -22,6 +22,7 @@ from sacroleak.models.attribution import Attribution, attribute
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
+from sacroleak.training.baseline import BaselineConfig, baseline_bones
 from sacroleak.training.intervals import Figure
 from sacroleak.training.measures import dice
 from sacroleak.training.scored_case import Segmenter, on_whole, region_of
@@ -124,6 +125,7 @@ def bone_figures(segmentation: Segmentation, truth: LabelMap) -> Figures:
         "real_ct_sacrum_dice": one(dice(ours, theirs)),
         "real_ct_sacrum_dice_above_own_lower_end": one(dice(ours, theirs & above)),
         "real_ct_sacrum_dice_above_own_lower_end_canal_joined": one(dice(ours | (canal & theirs), theirs & above)),
+        "real_ct_sacrum_dice_ceiling": one(dice(theirs & above & ~canal, theirs)),
         "real_ct_label_below_own_lower_end_ml": one(float(np.count_nonzero(theirs & ~above)) * grid.voxel_ml),
         "real_ct_own_canal_in_label_share": one(float(theirs[canal].mean()) if canal.any() else None),
         "real_ct_sacrum_ml": one(float(np.count_nonzero(ours)) * grid.voxel_ml),
@@ -133,6 +135,13 @@ def bone_figures(segmentation: Segmentation, truth: LabelMap) -> Figures:
         figures[f"real_ct_{name}_dice_in_region"] = one(dice(found[region] == structure,
                                                              truth.labels[region] == structure))
     return figures
+
+
+def baseline_figures(given: RealCt, config: BaselineConfig) -> Figures:
+    """What a threshold makes of the same sacrum; it is told the box of the label. Needs axes along L, P and S."""
+    found = baseline_bones(given.ct, given.labels, config) if _aligned(given.ct.geometry) else None
+    sacrum = given.labels.labels == Structure.SACRUM
+    return {"baseline_real_ct_sacrum_dice": one(None if found is None else dice(found == Structure.SACRUM, sacrum))}
 
 
 def front_implant(ct: Volume, sacrum: Mask, side: Side) -> tuple[Implanted, Blob]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sacroleak.core.structures import Site
 from sacroleak.core.whole import write_whole
-from sacroleak.training.summary import STRATA
+from sacroleak.training.evaluation_run import ABOUT
+from sacroleak.training.marks import MARKS, ahead
+from sacroleak.training.metrics_files import read_metrics
+from sacroleak.training.summary import SIZES, STRATA
 
 Figure = Mapping[str, Any]
 Figures = Mapping[str, Figure]
@@ -36,15 +38,42 @@ source were measured.
 BENCHMARK_NOTE = """\
 Dice is taken on the scan's own grid; hips and L5 count only within the region that the fine network looks at.
 *Baseline*: all that exceeds a threshold (1200 HU) in components near the **true** sacrum is cement, what of it lies
-outside that bone is a leak, and where it lies is its site. It is told where the bone is; the model is not. Cement of
+outside that bone is a leak, and where it lies is its site. Its own sacrum is the largest component above 150 HU in the
+true sacrum's box, its canal the largest hole that this bone surrounds in axial slices. It is told where the bone is;
+the model is not. Cement of
 other treatments (in L5 or the hips) is left out of all cement figures. A scan called not assessable counts as answered
 wrongly."""
+MARKS_NOTE = """\
+What the segmenter is to reach. *Not certain*: the interval has ends on both sides of the mark. The contour's error is
+the 95th percentile in each scan of how far the true surface within 5 mm of cement lies from the found one, in the mean
+of the scans; on slices thicker than the mark one voxel too many already misses it. The real CT is one patient."""
+STRATA_NOTE = """\
+Model (95 % interval), n / baseline. **◀** marks where the baseline is ahead of the model; with few scans that may be
+chance. Strata overlap, and sites are those of the truth."""
+SPEED_NOTE = """\
+Seconds that the networks' calls take, and nothing else, for one made scan of this size; median of the runs. Operations
+are counted from the convolutions of the exported networks times the calls made, two for each multiplication with its
+addition. The peak is the faster of a large matrix product and a large convolution in float32, run in turn with the
+networks by the same runtime on the same threads. All of it is float32: neither int8 nor bfloat16 is used, because
+neither has been checked on these weights."""
+ABLATION_NOTE = """\
+What each part brings, on the first scans of each source of the benchmark. *Short trainings*: the fine network from
+scratch, every arm with the same number of updates and the same seeds, its answer on a patch around the true sacrum,
+on its own grid; they say which arm learns more in that time, not what a full training would reach. *Inference*: the
+release with one part left out, measured on whole scans as above. *Gain*: the value of the whole less that of the arm,
+scan by scan; positive means that what the arm lacks helps.
+
+There is no arm with real backgrounds: the one labelled real CT at hand is for testing alone, and no real CT was
+trained on. There is none without the coarse pass either: it says where the fine network looks, and without it there is
+no answer."""
 REAL_NOTE = """\
 One patient: n = 1, no interval, an example and not a measurement. The labels are themselves the output of a tool
 (TotalSegmentator), not of a reader, so this Dice is agreement and not accuracy. The two definitions of the sacrum
 differ: theirs runs on into the coccyx, ours ends at S5 and has the sacral canal as a structure of its own. The second
 line therefore leaves out the label below our own lower end (a cut along the axial plane); that removes the coccyx, but
-also forgives an S5 that was missed. The third line joins our canal to our sacrum where the label does so."""
+also forgives an S5 that was missed. The third line joins our canal to our sacrum where the label does so. The ceiling
+is the Dice of the label against itself without what lies below our lower end and without our canal: what a perfect
+contour by our definition would get."""
 IMPLANT_NOTE = """\
 The tissue is real, the cement is computed: ellipsoids of one density, mixed into the voxels by the share they fill,
 without noise, lesion or streaks of their own. It is easier than real cement."""
@@ -52,13 +81,18 @@ without noise, lesion or streaks of their own. It is easier than real cement."""
 SEGMENTER = (
     ("sacrum_dice", "sacrum, Dice, cement in place"),
     ("sacrum_surface_dice_1mm", "sacrum, surface Dice at 1 mm, by voxels of the scan"),
-    ("canal_dice", "sacral canal, Dice"), ("hips_dice", "hips, Dice, within the examined region"),
+    ("sacrum_hd95_mm", "sacrum, HD95, mm"),
+    ("sacrum_contour_near_cement_p95_mm", "sacrum beside cement, contour error, 95th percentile, mm"),
+    ("canal_dice", "sacral canal, Dice"), ("canal_surface_dice_1mm", "sacral canal, surface Dice at 1 mm"),
+    ("canal_hd95_mm", "sacral canal, HD95, mm"), ("hips_dice", "hips, Dice, within the examined region"),
+    ("hips_surface_dice_1mm", "hips, surface Dice at 1 mm, likewise"), ("hips_hd95_mm", "hips, HD95, mm, likewise"),
     ("l5_dice", "L5, Dice, within the examined region"), ("cement_dice", "cement, Dice"),
     ("cement_dice_leaks", "cement outside the bone, beside true leaks, Dice"),
     ("cement_volume_error_median_pct", "cement volume, absolute error, median, %"),
     ("cement_volume_bias_ml", "cement volume, mean error, mL"),
     ("false_cement_ml_without_cement", "cement reported in scans without cement, mL"),
     ("leak_component_sensitivity", "true leaks of at least 0.05 mL found (n: leaks)"),
+    *((f"leak_component_sensitivity[size={size}]", f"of them {size.replace('_', ' ')} (n: leaks)") for size in SIZES),
     ("false_components_per_scan", "false leaks per scan"),
     ("left_right_swaps", "scans with left and right exchanged"), ("not_assessable", "scans called not assessable"),
     ("network_mb", "all networks on disk, MB"),
@@ -72,16 +106,25 @@ LEAKAGE = (
     ("review_share", "sent to review"), ("accuracy_without_review", "exactly the true sites, among the rest"),
     ("site_calibration_error", "expected calibration error of the sites' rule scores (they are not calibrated)"),
 )
-BY_STRATUM = (("segmenter", "sacrum_dice", "sacrum Dice"), ("segmenter", "cement_dice", "cement Dice"),
-              ("segmenter", "leak_component_sensitivity", "leaks found"),
-              ("segmenter", "false_components_per_scan", "false leaks per scan"),
-              ("leakage", "leak_sensitivity", "leak sensitivity"), ("leakage", "leak_specificity", "leak specificity"),
-              ("leakage", "exact_sites", "exact set of sites"))
+STRATA_TABLES = {
+    "bones": (("segmenter", "sacrum_dice", "sacrum Dice"),
+              ("segmenter", "sacrum_surface_dice_1mm", "sacrum, surface Dice at 1 mm"),
+              ("segmenter", "sacrum_contour_near_cement_p95_mm", "contour beside cement, mm"),
+              ("segmenter", "canal_dice", "canal Dice")),
+    "cement": (("segmenter", "cement_dice", "cement Dice"), ("segmenter", "cement_dice_leaks", "in leaks only"),
+               ("segmenter", "cement_volume_error_median_pct", "volume error, median, %"),
+               ("segmenter", "leak_component_sensitivity", "leaks found"),
+               ("segmenter", "false_components_per_scan", "false leaks per scan")),
+    "leak or none": (("leakage", "leak_sensitivity", "leak sensitivity"),
+                     ("leakage", "leak_specificity", "leak specificity"),
+                     ("leakage", "exact_sites", "exact set of sites")),
+}
 REAL = (
     ("real_ct_sacrum_dice", "sacrum, Dice against the given labels, as they are"),
     ("real_ct_sacrum_dice_above_own_lower_end", "the same, label cut off below the lower end of our S5"),
     ("real_ct_sacrum_dice_above_own_lower_end_canal_joined",
      "the same, and our canal counted as sacrum where the label does so"),
+    ("real_ct_sacrum_dice_ceiling", "the most that our definition can reach: the label without coccyx and canal"),
     ("real_ct_sacrum_ml", "our sacrum, mL"), ("real_ct_label_sacrum_ml", "the label's sacrum, mL"),
     ("real_ct_label_below_own_lower_end_ml", "the label below our lower end, mL"),
     ("real_ct_own_canal_in_label_share", "share of our canal that the label calls sacrum"),
@@ -118,15 +161,22 @@ def write_page(metrics: Path, page: Path) -> None:
 
 
 def _lines(metrics: Path) -> Iterator[str]:
-    about, segmenter, leakage = (_read(metrics / f"{name}.json") for name in ("about", "segmenter", "leakage"))
+    about = read_metrics(metrics / ABOUT)
+    segmenter, leakage, real, speed, ablation = (read_metrics(metrics / f"{name}.json") for name in (
+        "segmenter", "leakage", "real_ct", "network_speed", "ablation"))
     yield HEAD
     if segmenter and leakage:
         yield from _benchmark(segmenter, leakage, about.get("benchmark", {}))
-    real = _read(metrics / "real_ct.json")
     if real:
         yield from _real(real, about.get("real_ct", {}))
+    if speed:
+        yield from ("## Time inside the networks", "", *_circumstances(about.get("network_speed", {})), SPEED_NOTE, "")
+        yield from _table([(key, key.replace("_", " ")) for key in speed], speed)
+    if ablation:
+        yield from ("## What each part brings (synthetic)", "", *_circumstances(about.get("ablation", {})))
+        yield from (ABLATION_NOTE, "", *_ablation(ablation))
     for name, title in OTHERS.items():
-        figures = _read(metrics / f"{name}.json")
+        figures = read_metrics(metrics / f"{name}.json")
         if figures:
             yield from (f"## {title}", "", *_circumstances(about.get(name, {})))
             yield from _table([(key, key.replace("_", " ")) for key in figures], figures)
@@ -135,12 +185,14 @@ def _lines(metrics: Path) -> Iterator[str]:
 def _benchmark(segmenter: Figures, leakage: Figures, about: Mapping[str, str]) -> Iterator[str]:
     yield from ("## Benchmark: synthetic scans of anatomies held out of training", "", *_circumstances(about))
     yield from (BENCHMARK_NOTE, "")
+    yield from ("### Marks (synthetic, but for the real CT)", "", MARKS_NOTE, "", *_marks(segmenter))
     yield from ("### Contours and cement (synthetic)", "", *_table(SEGMENTER, segmenter))
     yield from ("### Leaks and sites, scan by scan (synthetic)", "", *_table(LEAKAGE, leakage))
     yield from ("### Site confusion, leak by leak (synthetic)", "", *_confusion(leakage))
     yield from ("### By the way out of the bone (synthetic)", "", *_mechanisms(leakage))
-    yield from ("### By stratum (synthetic), model / baseline", "", *_strata({"segmenter": segmenter,
-                                                                              "leakage": leakage}))
+    yield from ("### By stratum (synthetic), model / baseline", "", STRATA_NOTE, "")
+    for title, columns in STRATA_TABLES.items():
+        yield from _strata(title, columns, {"segmenter": segmenter, "leakage": leakage})
 
 
 def _real(figures: Figures, about: Mapping[str, str]) -> Iterator[str]:
@@ -202,17 +254,60 @@ def _mechanisms(figures: Figures) -> Iterator[str]:
     yield ""
 
 
-def _strata(files: Mapping[str, Figures]) -> Iterator[str]:
-    yield "| stratum | " + " | ".join(label for _, _, label in BY_STRATUM) + " |"
-    yield "|---|" + "---|" * len(BY_STRATUM)
+def _marks(figures: Figures) -> Iterator[str]:
+    yield "| measure | name | mark | value | 95 % interval | n | baseline | reached |"
+    yield "|---|---|---|---|---|---|---|---|"
+    reached = 0
+    for mark in MARKS:
+        figure, other = figures.get(mark.name), figures.get(f"baseline_{mark.name}")
+        verdict = mark.verdict(figure)
+        reached += verdict.startswith("yes")
+        cells = ("–", "", "") if figure is None else (_number(figure["value"]), _interval(figure), str(figure["n"]))
+        yield (f"| {mark.label} | `{mark.name}` | {mark.sign} {mark.limit:g} | {' | '.join(cells)} | "
+               f"{_with_interval(other) if other else ''} | {verdict} |")
+    yield ""
+    yield f"{reached} of {len(MARKS)} marks are reached."
+    yield ""
+
+
+def _strata(title: str, columns: Sequence[tuple[str, str, str]], files: Mapping[str, Figures]) -> Iterator[str]:
+    yield f"| {title} | " + " | ".join(label for _, _, label in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    compared = behind = 0
     for stratum in STRATA:
         cells = []
-        for file, name, _ in BY_STRATUM:
+        for file, name, _ in columns:
             own, other = (files[file].get(f"{prefix}{name}[{stratum}]") for prefix in ("", "baseline_"))
             text = f"{_with_interval(own)}, n {own['n']}" if own else ""
-            cells.append(text + (f" / {_number(other['value'])}" if other else ""))
+            if own and other:
+                lost = ahead(name, own["value"], other["value"])
+                compared += own["value"] is not None and other["value"] is not None
+                behind += lost
+                text += f" / {_number(other['value'])}" + (" **◀**" if lost else "")
+            cells.append(text)
         yield f"| {stratum} | " + " | ".join(cells) + " |"
     yield ""
+    yield f"The baseline is ahead in {behind} of {compared} cells that have both."
+    yield ""
+
+
+def _ablation(figures: Figures) -> Iterator[str]:
+    """One table for the short trainings and one for the release: an arm a row, value and gain of each measure."""
+    for kind, title in (("trained", "short trainings"), ("release", "inference")):
+        names = [key.removesuffix("]").split(f"[{kind}=") for key in figures if f"[{kind}=" in key]
+        measures = list(dict.fromkeys(name for name, _ in names if not name.startswith("gain_")))
+        arms = list(dict.fromkeys(arm for _, arm in names))
+        if arms:
+            yield f"| {title} | " + " | ".join(m.replace("_", " ") for m in measures) + " |"
+            yield "|---|" + "---|" * len(measures)
+        for arm in arms:
+            cells = []
+            for measure in measures:
+                own, gain = (figures.get(f"{prefix}{measure}[{kind}={arm}]") for prefix in ("", "gain_"))
+                text = f"{_with_interval(own)}, n {own['n']}" if own else ""
+                cells.append(text + (f"; gain {_with_interval(gain)}" if gain else ""))
+            yield f"| {arm.replace('_', ' ')} | " + " | ".join(cells) + " |"
+        yield ""
 
 
 def _with_interval(figure: Figure) -> str:
@@ -230,9 +325,3 @@ def _number(value: float | None) -> str:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

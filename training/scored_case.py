@@ -11,27 +11,28 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from sacroleak.core.errors import NotAssessableError
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Box, Geometry
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
-from sacroleak.training.baseline import BaselineConfig, baseline
+from sacroleak.training.baseline import BaselineConfig, baseline, baseline_bones
 from sacroleak.training.benchmark import BenchmarkCase
 from sacroleak.training.measures import (
     Matching,
+    contour_errors,
     dice,
     match_leaks,
     sides_exchanged,
-    surface_dice,
+    surface_scores,
     volume_error_pct,
 )
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.scanner import SATURATED_HU
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what a record holds changes, so that older ones are measured again."""
 
 SATURATED_SHARE = 0.05
@@ -40,7 +41,12 @@ SATURATED_SHARE = 0.05
 IGNORED_MM = 3.0
 """Partial volume around cement of another treatment reaches about one thick slice."""
 
+CENTRAL = {"sacrum": Structure.SACRUM, "canal": Structure.SACRAL_CANAL}
+HIPS = {"hip_left": Structure.HIP_LEFT, "hip_right": Structure.HIP_RIGHT}
+
 Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.generic]
+Scores = dict[str, float | None]
 
 
 class MeasureConfig(BaseModel):
@@ -49,6 +55,7 @@ class MeasureConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     match_share: float
     surface_tolerance_mm: float
+    contour_within_mm: float = 5.0
     baseline: BaselineConfig
 
 
@@ -79,10 +86,15 @@ class Result(_Record):
 
 
 class AnatomyRecord(_Record):
-    """Bones of one scan; None where a structure is not shown. `sides_exchanged`: left hip called right or the like."""
+    """Bones of one scan by name; None where a structure is not shown. `contour_near_cement_p95_mm`: how far the true
+    surface of the sacrum beside cement lies from the found one, 95th percentile, None without cement there.
+    `sides_exchanged`: left hip called right or the like.
+    """
 
-    dice: dict[str, float | None]
-    sacrum_surface_dice: float | None
+    dice: Scores
+    surface_dice: Scores
+    hd95_mm: Scores
+    contour_near_cement_p95_mm: float | None
     sides_exchanged: bool | None
 
 
@@ -101,7 +113,9 @@ class Circumstance(_Record):
 
 
 class CaseRecord(_Record):
-    """All measures of one scan. `model` and what belongs to it is None if the scan was called not assessable."""
+    """All measures of one scan. `model` and what belongs to it is None if the scan was called not assessable;
+    `anatomy` is the model's, `baseline_anatomy` what a threshold makes of the sacrum and the canal.
+    """
 
     format: int = FORMAT
     case_id: str
@@ -112,6 +126,7 @@ class CaseRecord(_Record):
     true_sites: tuple[Site, ...]
     model: Result | None
     baseline: Result
+    baseline_anatomy: AnatomyRecord | None = None
     anatomy: AnatomyRecord | None = None
     reasons: tuple[str, ...] = ()
     sacrum_coverage: float | None = None
@@ -143,7 +158,8 @@ def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, confi
         case_id=item.row.case_id, case_digest=item.digest, source=item.row.source, given=circumstance(item),
         true_sites=tuple(sorted({t.site for t in case.truth})),
         true_cement_ml=float(np.count_nonzero(own_cement(case)[0])) * case.ct.geometry.voxel_ml,
-        model=None, baseline=_baseline(case, config))
+        model=None, baseline=_baseline(case, config),
+        baseline_anatomy=bones_of(baseline_bones(case.ct, case.anatomy, config.baseline), case, config))
     try:
         segmentation = segmenter.segment(case.ct)
     except NotAssessableError as error:
@@ -168,21 +184,34 @@ def circumstance(item: BenchmarkCase) -> Circumstance:
 
 
 def _anatomy(segmentation: Segmentation, case: Case, config: MeasureConfig) -> AnatomyRecord:
-    """Bones on the scan's own grid. Hips and L5 only within the region the fine network looks at; the rest whole."""
     grid = case.ct.geometry
-    found, truth = labels_on(segmentation.anatomy, grid).labels, case.anatomy.labels
-    region = region_of(segmentation.anatomy.geometry, grid)
-    seen_found, seen_truth = found[region], truth[region]
-    scores = {name: dice(found == s, truth == s) for name, s in
-              (("sacrum", Structure.SACRUM), ("canal", Structure.SACRAL_CANAL))}
-    for name, s in (("hip_left", Structure.HIP_LEFT), ("hip_right", Structure.HIP_RIGHT), ("l5", Structure.L5)):
-        scores[name] = dice(seen_found == s, seen_truth == s) if (seen_truth == s).any() else None
-    hips = (Structure.HIP_LEFT, Structure.HIP_RIGHT)
-    scores["hips"] = _mean([scores["hip_left"], scores["hip_right"]]) if np.isin(seen_truth, hips).any() else None
-    skin = surface_dice(found == Structure.SACRUM, truth == Structure.SACRUM,
-                        spacing_mm=grid.spacing_mm.tolist(), tolerance_mm=config.surface_tolerance_mm)
-    return AnatomyRecord(dice=scores, sacrum_surface_dice=skin,
-                         sides_exchanged=sides_exchanged(seen_found, seen_truth))
+    return bones_of(labels_on(segmentation.anatomy, grid).labels, case, config,
+                    region=region_of(segmentation.anatomy.geometry, grid))
+
+
+def bones_of(found: Labels, case: Case, config: MeasureConfig, *, region: Box | None = None) -> AnatomyRecord:
+    """Bones on the scan's own grid, `found` against the truth: the sacrum and its canal whole, hips and L5 within
+    `region`, what the fine network looks at; without it they are left out.
+    """
+    truth, spacing = case.anatomy.labels, case.ct.geometry.spacing_mm.tolist()
+    pairs = {name: (found == s, truth == s) for name, s in CENTRAL.items()}
+    if region is not None:
+        seen_found, seen_truth = found[region], truth[region]
+        pairs |= {name: (seen_found == s, seen_truth == s) for name, s in (*HIPS.items(), ("l5", Structure.L5))
+                  if (seen_truth == s).any()}
+    overlap: Scores = {name: dice(*pair) for name, pair in pairs.items()}
+    skins = {name: surface_scores(*pair, spacing_mm=spacing, tolerance_mm=config.surface_tolerance_mm)
+             for name, pair in pairs.items() if name != "l5"}
+    surface: Scores = {name: skin.dice for name, skin in skins.items()}
+    apart: Scores = {name: skin.hd95_mm for name, skin in skins.items()}
+    for scores in (overlap, surface, apart):
+        scores["hips"] = _mean([scores.get(name) for name in HIPS])
+    beside = contour_errors(*pairs["sacrum"], beside=own_cement(case)[0], within_mm=config.contour_within_mm,
+                            spacing_mm=spacing)
+    return AnatomyRecord(
+        dice=overlap, surface_dice=surface, hd95_mm=apart,
+        contour_near_cement_p95_mm=float(np.percentile(beside, 95)) if beside.size else None,
+        sides_exchanged=None if region is None else sides_exchanged(seen_found, seen_truth))
 
 
 def region_of(inner: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 
 from sacroleak.core.structures import Site
 from sacroleak.training.intervals import Bootstrap, Figure, mean_of, median_of, resampled, wilson
 from sacroleak.training.measures import calibration_error, f1, kappa
-from sacroleak.training.scored_case import CaseRecord, LeakRecord, Result
+from sacroleak.training.scored_case import AnatomyRecord, CaseRecord, LeakRecord, Result
 
 FOUR = tuple(site for site in Site if site is not Site.OTHER)
 SMALLEST_LEAK_ML = 0.05
 """Smaller true leaks are not counted in `leak_component_sensitivity`; how many there are is given."""
 
+SIZES: dict[str, tuple[float, float]] = {
+    "under_0.05mL": (0.0, 0.05), "0.05_to_0.2mL": (0.05, 0.2), "0.2_to_1mL": (0.2, 1.0), "over_1mL": (1.0, inf)}
+"""Classes of true leaks by their volume, mL: the lower bound belongs to the class."""
+
 STRATA: dict[str, Callable[[CaseRecord], bool]] = {
     "source=procedural": lambda r: r.source == "procedural",
     "source=surface": lambda r: r.source == "surface",
     "source=real": lambda r: r.source == "real",
+    "site=none": lambda r: not r.true_sites,
+    **{f"site={site}": lambda r, own=site: own in r.true_sites for site in Site},  # type: ignore[misc]
     "slices<=1.5mm": lambda r: r.given.slice_mm <= 1.5,
     "slices>=2mm": lambda r: r.given.slice_mm >= 2.0,
     "slices>=5mm": lambda r: r.given.slice_mm >= 5.0,
@@ -26,13 +33,22 @@ STRATA: dict[str, Callable[[CaseRecord], bool]] = {
     "metal=no": lambda r: not r.given.metal,
     "metal=yes": lambda r: r.given.metal,
     "lesion=sclerotic": lambda r: r.given.sclerotic,
+    "lesion=other": lambda r: not r.given.sclerotic,
     "cement=saturated": lambda r: r.given.saturated,
+    "cement=not_saturated": lambda r: not r.given.saturated,
     "fov<=140mm": lambda r: r.given.fov_mm <= 140.0,
+    "fov=141_to_250mm": lambda r: 140.0 < r.given.fov_mm <= 250.0,
+    "fov>=251mm": lambda r: r.given.fov_mm > 250.0,
     "position=prone": lambda r: r.given.prone,
     "position=supine": lambda r: not r.given.prone,
     "near_miss=yes": lambda r: r.given.near_miss,
     "leak<=0.1mL": lambda r: r.given.smallest_leak_ml is not None and r.given.smallest_leak_ml <= 0.1,
 }
+
+BY_STRATUM = ("sacrum_dice", "sacrum_surface_dice_1mm", "canal_dice", "sacrum_contour_near_cement_p95_mm",
+              "cement_dice", "cement_dice_leaks", "cement_volume_error_median_pct", "leak_component_sensitivity",
+              "false_components_per_scan")
+"""Figures of `metrics/segmenter.json` that are given for each stratum, of the model and of the baseline."""
 
 Figures = dict[str, Figure]
 Judge = Callable[[CaseRecord], Result | None]
@@ -48,18 +64,35 @@ def by_baseline(record: CaseRecord) -> Result | None:
     return record.baseline
 
 
+def bones_by_model(record: CaseRecord) -> AnatomyRecord | None:
+    """The released model's bones."""
+    return record.anatomy
+
+
+def bones_by_baseline(record: CaseRecord) -> AnatomyRecord | None:
+    """What a threshold takes for the sacrum and its canal."""
+    return record.baseline_anatomy
+
+
 def segmenter_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
-    """Everything of `metrics/segmenter.json`."""
-    figures = _bones(records, bootstrap) | _cement(records, by_model, bootstrap)
+    """Everything of `metrics/segmenter.json` that comes from the benchmark."""
+    figures = segmentation_figures(records, bootstrap)
     figures["not_assessable"] = wilson(sum(r.model is None for r in records), len(records))
     figures["left_right_swaps"] = _swaps(records)
-    figures |= {f"baseline_{name}": value for name, value in _cement(records, by_baseline, bootstrap).items()}
     for name, part in _strata(records):
-        figures |= {f"{key}[{name}]": value for key, value in _bones(part, bootstrap).items()
-                    if key in ("sacrum_dice", "canal_dice", "hips_dice")}
-        for prefix, judge in (("", by_model), ("baseline_", by_baseline)):
-            figures |= {f"{prefix}{key}[{name}]": value for key, value in _cement(part, judge, bootstrap).items()}
+        whole = segmentation_figures(part, bootstrap)
+        figures |= {f"{prefix}{key}[{name}]": whole[f"{prefix}{key}"] for prefix in ("", "baseline_")
+                    for key in BY_STRATUM}
     return figures
+
+
+def segmentation_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
+    """Bones, cement and leak components of some scans, each also as `baseline_…`."""
+    figures = _bones(records, bones_by_model, bootstrap) | _cement(records, by_model, bootstrap)
+    beside = _bones(records, bones_by_baseline, bootstrap) | _cement(records, by_baseline, bootstrap)
+    # A threshold knows no hips and no L5.
+    return figures | {f"baseline_{name}": value for name, value in beside.items()
+                      if not name.startswith(("hip", "l5"))}
 
 
 def leakage_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
@@ -80,12 +113,20 @@ def _strata(records: Sequence[CaseRecord]) -> Iterator[tuple[str, list[CaseRecor
         yield name, [r for r in records if belongs(r)]
 
 
-def _bones(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
+def _bones(records: Sequence[CaseRecord], judge: Callable[[CaseRecord], AnatomyRecord | None],
+           bootstrap: Bootstrap) -> Figures:
     """A scan called not assessable has no contour and is left out here; `not_assessable` counts it."""
-    figures = {f"{name}_dice": mean_of([r.anatomy.dice.get(name) if r.anatomy else None for r in records], bootstrap)
+    judged = [found for r in records if (found := judge(r)) is not None]
+
+    def mean(values: Callable[[AnatomyRecord], Mapping[str, float | None]], name: str) -> Figure:
+        return mean_of([values(found).get(name) for found in judged], bootstrap)
+
+    figures = {f"{name}_dice": mean(lambda a: a.dice, name)
                for name in ("sacrum", "canal", "hips", "hip_left", "hip_right", "l5")}
-    figures["sacrum_surface_dice_1mm"] = mean_of(
-        [r.anatomy.sacrum_surface_dice if r.anatomy else None for r in records], bootstrap)
+    for name in ("sacrum", "canal", "hips"):
+        figures[f"{name}_surface_dice_1mm"] = mean(lambda a: a.surface_dice, name)
+        figures[f"{name}_hd95_mm"] = mean(lambda a: a.hd95_mm, name)
+    figures["sacrum_contour_near_cement_p95_mm"] = mean_of([a.contour_near_cement_p95_mm for a in judged], bootstrap)
     return figures
 
 
@@ -104,16 +145,21 @@ def _cement(records: Sequence[CaseRecord], judge: Judge, bootstrap: Bootstrap) -
 
 
 def _components(records: Sequence[CaseRecord], judge: Judge, bootstrap: Bootstrap) -> Figures:
-    """Leaks one by one; those of one scan are not quite independent, which Wilson's interval does not know."""
-    found = [hit for r in records for hit in _found(r, judge)]
+    """Leaks one by one; those of one scan are not quite independent, which Wilson's interval does not know. None is
+    found in a scan without an answer.
+    """
+    leaks = [leak for r in records for leak in _true_leaks(r, judge)]
     false = [float(len(result.false_leaks)) if (result := judge(r)) else None for r in records]
-    return {"leak_component_sensitivity": wilson(sum(found), len(found)),
-            "false_components_per_scan": mean_of(false, bootstrap)}
+    figures = {"leak_component_sensitivity": _found([leak for leak in leaks if leak.volume_ml >= SMALLEST_LEAK_ML]),
+               "false_components_per_scan": mean_of(false, bootstrap)}
+    for name, (least, below) in SIZES.items():
+        figures[f"leak_component_sensitivity[size={name}]"] = _found(
+            [leak for leak in leaks if least <= leak.volume_ml < below])
+    return figures
 
 
-def _found(record: CaseRecord, judge: Judge) -> list[bool]:
-    """Whether each countable true leak of a scan was found; none is in a scan without an answer."""
-    return [leak.found_as is not None for leak in _true_leaks(record, judge) if leak.volume_ml >= SMALLEST_LEAK_ML]
+def _found(leaks: Sequence[LeakRecord]) -> Figure:
+    return wilson(sum(leak.found_as is not None for leak in leaks), len(leaks))
 
 
 def _true_leaks(record: CaseRecord, judge: Judge) -> tuple[LeakRecord, ...]:

@@ -23,14 +23,18 @@ def result(leaks: Sequence[LeakRecord] = (), *, false: Sequence[Site] = (), ceme
 
 def record(model: Result | None, *, truth: Sequence[Site] = (), source: str = "procedural", slice_mm: float = 1.0,
            metal: bool = False, review: bool = False, baseline: Result | None = None) -> CaseRecord:
-    """One scan with the true sites `truth`; the baseline misses every leak unless given."""
+    """One scan with the true sites `truth`; the baseline misses every leak unless given, and its bones are worse."""
     missed = [leak(site, None) for site in truth]
-    anatomy = AnatomyRecord(dice={"sacrum": 0.9, "canal": 0.8, "hips": 0.95, "hip_left": 0.95, "hip_right": 0.95,
-                                  "l5": None}, sacrum_surface_dice=0.7, sides_exchanged=False)
+    bones = {"sacrum": 0.9, "canal": 0.8, "hips": 0.95, "hip_left": 0.95, "hip_right": 0.95, "l5": None}
+    anatomy = AnatomyRecord(dice=bones, surface_dice={"sacrum": 0.7}, hd95_mm={"sacrum": 3.0},
+                            contour_near_cement_p95_mm=2.0, sides_exchanged=False)
+    worse = AnatomyRecord(dice={"sacrum": 0.6, "canal": 0.5}, surface_dice={"sacrum": 0.4}, hd95_mm={"sacrum": 9.0},
+                          contour_near_cement_p95_mm=5.0, sides_exchanged=None)
     return CaseRecord(
         case_id="case", case_digest="0" * 64, source=source, true_cement_ml=5.0,
         given=Circumstance(slice_mm=slice_mm, metal=metal),
         true_sites=tuple(sorted(set(truth))), model=model, baseline=baseline or result(missed),
-        anatomy=None if model is None else anatomy, reasons=("no sacrum",) if model is None else (),
+        baseline_anatomy=worse, anatomy=None if model is None else anatomy,
+        reasons=("no sacrum",) if model is None else (),
         site_scores={} if model is None else {s: float(s in model.sites) for s in Site},
         needs_review=None if model is None else review)

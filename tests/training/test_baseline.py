@@ -8,7 +8,7 @@ import pytest
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.training.baseline import BaselineConfig, BaselineResult, baseline
+from sacroleak.training.baseline import BaselineConfig, BaselineResult, baseline, baseline_bones
 
 CONFIG = BaselineConfig(threshold_hu=1200.0, reach_mm=5.0, leak_ml=0.05)
 GRID = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=1.0, shape=(40, 40, 40))
@@ -52,3 +52,22 @@ def test_fainter_cement_and_specks_are_missed() -> None:
 
 def test_dense_things_far_from_the_bone_are_not_its_cement() -> None:
     assert not judged((slice(14, 20), slice(0, 4), slice(14, 20))).cement.any()
+
+
+def test_bone_is_what_exceeds_its_threshold_and_the_canal_what_it_surrounds() -> None:
+    labels = np.zeros(GRID.shape, dtype=np.uint8)
+    labels[10:30, 12:28, 10:30] = Structure.SACRUM
+    labels[CANAL] = Structure.SACRAL_CANAL
+    hu = np.where(labels == Structure.SACRUM, 400, 0).astype(np.int16)
+    hu[2:4, 2:4, 2:4] = 400
+    found = baseline_bones(Volume(hu=hu, geometry=GRID), LabelMap(labels=labels, geometry=GRID), CONFIG)
+    for structure in (Structure.SACRUM, Structure.SACRAL_CANAL):
+        both = np.count_nonzero((found == structure) & (labels == structure))
+        assert both > 0.75 * np.count_nonzero(labels == structure)
+    assert not found[:8].any()
+
+
+def test_without_a_sacrum_the_baseline_finds_no_bone() -> None:
+    empty = np.zeros(GRID.shape, dtype=np.uint8)
+    hu = np.full(GRID.shape, 400, dtype=np.int16)
+    assert not baseline_bones(Volume(hu=hu, geometry=GRID), LabelMap(labels=empty, geometry=GRID), CONFIG).any()

@@ -13,12 +13,13 @@ from sacroleak.core.config import load_config
 from sacroleak.core.errors import NotAssessableError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.models.bundle import Bundle, BundleDraft, IntensityWindow, NetworkDraft, write_bundle
+from sacroleak.models.bundle import Bundle, BundleDraft, IntensityWindow, NetworkDraft, default_bundle, write_bundle
 from sacroleak.models.segmentation import Segmentation
-from sacroleak.training import benchmark, evaluate
+from sacroleak.training import benchmark, evaluate, scored_scans
 from sacroleak.training.benchmark import BenchmarkConfig, BenchmarkRow
 from sacroleak.training.circumstances import circumstances, machine
-from sacroleak.training.evaluate import EvaluateConfig, Places, note_about
+from sacroleak.training.evaluate import EvaluateConfig, How, Places
+from sacroleak.training.metrics_files import note_about
 from sacroleak.training.simulation.case import Case
 
 NOW = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
@@ -56,7 +57,7 @@ def bundle_in(folder: Path, version: str = "1") -> Bundle:
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Places:
     monkeypatch.chdir(repository)
     monkeypatch.setattr(benchmark, "make_case", empty_case)
-    monkeypatch.setattr(evaluate, "load_segmenter", lambda _bundle, threads: Refusing())
+    monkeypatch.setattr(scored_scans, "load_segmenter", lambda _bundle, threads: Refusing())
     Refusing.asked = 0
     return Places(anatomies=tmp_path / "anatomies", benchmark=tmp_path / "scans", records=tmp_path / "records",
                   metrics=tmp_path / "metrics")
@@ -99,6 +100,19 @@ def test_finished_scans_are_not_scored_again_until_model_or_scan_changes(
                         benchmark.load_case(places.benchmark / "procedural-001.npz").row,
                         benchmark.load_case(places.benchmark / "procedural-002.npz").case)
     assert run(places, first, repository) == 1
+
+
+def test_two_workers_measure_what_one_does_and_keep_it(places: Places, repository: Path) -> None:
+    """With the released networks, which find no sacrum in scans of nothing."""
+    config = load_config(repository / "configs/smoke/evaluate.yaml", EvaluateConfig)
+    scans = load_config(repository / "configs/smoke/benchmark.yaml", BenchmarkConfig)
+    shared = evaluate.main(config, scans, bundle=default_bundle(), places=places, now=NOW, how=How(workers=2))
+    assert [record.reasons for record in shared] == [("no sacrum was found in the scan",)] * 2
+    kept = {path.name: path.stat().st_mtime_ns for path in places.records.rglob("*.json")}
+    assert sorted(kept) == ["procedural-001.json", "procedural-002.json"]
+    alone = evaluate.main(config, scans, bundle=default_bundle(), places=places, now=NOW)
+    assert alone == shared
+    assert Refusing.asked == 0, "what the two have finished is not scored again"
 
 
 def test_a_damaged_record_is_measured_again(places: Places, tmp_path: Path, repository: Path) -> None:

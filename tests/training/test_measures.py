@@ -13,11 +13,10 @@ from sacroleak.training.measures import (
     contour_errors,
     dice,
     f1,
-    hausdorff95,
     kappa,
     match_leaks,
     sides_exchanged,
-    surface_dice,
+    surface_scores,
     volume_error_pct,
 )
 
@@ -40,27 +39,41 @@ def test_dice_of_nothing_is_unknown_and_of_a_miss_zero() -> None:
     assert dice(box(0, 0), box(5, 9)) == 0.0
 
 
+def scores(found: np.ndarray, truth: np.ndarray, *, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+           tolerance_mm: float = 1.0) -> tuple[float | None, float | None]:
+    got = surface_scores(found, truth, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm)
+    return got.dice, got.hd95_mm
+
+
 def test_surface_dice_forgives_up_to_the_tolerance_in_mm() -> None:
     one_voxel = (box(5, 15), box(6, 16))
-    assert surface_dice(*one_voxel, spacing_mm=(1.0, 1.0, 1.0), tolerance_mm=1.0) == 1.0
-    moved = surface_dice(*one_voxel, spacing_mm=(3.0, 1.0, 1.0), tolerance_mm=1.0)
+    assert scores(*one_voxel)[0] == 1.0
+    moved = scores(*one_voxel, spacing_mm=(3.0, 1.0, 1.0))[0]
     assert moved is not None
     assert 0.5 < moved < 1.0
-    assert surface_dice(box(5, 15), box(5, 15), spacing_mm=(3.0, 1.0, 1.0), tolerance_mm=0.1) == 1.0
+    assert scores(box(5, 15), box(5, 15), spacing_mm=(3.0, 1.0, 1.0), tolerance_mm=0.1)[0] == 1.0
 
 
-def test_surface_dice_of_a_miss_is_zero() -> None:
-    assert surface_dice(box(0, 0), box(5, 9), spacing_mm=(1, 1, 1), tolerance_mm=1) == 0.0
-    assert surface_dice(box(0, 0), box(0, 0), spacing_mm=(1, 1, 1), tolerance_mm=1) is None
+def test_of_a_miss_surface_dice_is_zero_and_no_distance_known() -> None:
+    assert scores(box(0, 0), box(5, 9)) == (0.0, None)
+    assert scores(box(0, 0), box(0, 0)) == (None, None)
 
 
 def test_hausdorff_distance_is_in_mm_and_forgives_a_twentieth() -> None:
-    assert hausdorff95(box(5, 15), box(5, 15), spacing_mm=(1, 1, 1)) == 0.0
-    assert hausdorff95(box(5, 15), box(5, 18), spacing_mm=(2, 1, 1)) == pytest.approx(6.0)
+    assert scores(box(5, 15), box(5, 15))[1] == 0.0
+    assert scores(box(5, 15), box(5, 18), spacing_mm=(2.0, 1.0, 1.0))[1] == pytest.approx(6.0)
     speck = box(5, 15)
     speck[29, 0, 0] = True
-    assert hausdorff95(speck, box(5, 15), spacing_mm=(1, 1, 1)) == 0.0
-    assert hausdorff95(box(0, 0), box(5, 9), spacing_mm=(1, 1, 1)) is None
+    assert scores(speck, box(5, 15))[1] == 0.0
+
+
+def test_where_the_scan_cuts_a_bone_is_no_surface() -> None:
+    """The far end of a bone that runs out of the scan would be right by itself, and raise the share."""
+    bone, thin = np.zeros((30, 12, 12), dtype=bool), np.zeros((30, 12, 12), dtype=bool)
+    bone[:, :, 6:] = True
+    thin[:, :, 8:] = True
+    assert scores(thin, bone) == (0.0, 2.0)
+    assert scores(np.ones_like(bone), np.ones_like(bone)) == (None, None)
 
 
 def test_contour_errors_count_only_beside_the_cement() -> None:

@@ -19,10 +19,12 @@ from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training import real_ct
+from sacroleak.training.baseline import BaselineConfig
 from sacroleak.training.intervals import Figure
 from sacroleak.training.real_ct import (
     LabelNumbers,
     RealCt,
+    baseline_figures,
     bone_figures,
     front_implant,
     implant_figures,
@@ -106,6 +108,24 @@ def test_a_filled_canal_in_the_labels_is_joined_to_ours() -> None:
     assert value(figures, "sacrum_dice_above_own_lower_end") < 1.0
     assert value(figures, "sacrum_dice_above_own_lower_end_canal_joined") == 1.0
     assert value(figures, "own_canal_in_label_share") == 1.0
+    assert value(figures, "sacrum_dice_ceiling") == value(figures, "sacrum_dice"), "our contour is perfect by our rule"
+
+
+def test_a_threshold_is_measured_on_the_same_labels_unless_the_scan_is_slanted() -> None:
+    labels = theirs(tail=False, canal=True)
+    hu = np.where(labels.labels > 0, np.int16(400), np.int16(0))
+    slanted = GRID.affine.copy()
+    slanted[:2, 0] = (np.sqrt(2), np.sqrt(2))
+    slanted[:2, 1] = (-np.sqrt(2), np.sqrt(2))
+    found = []
+    for grid in (GRID, Geometry(affine=slanted, shape=GRID.shape)):
+        given = RealCt(ct=Volume(hu=hu, geometry=grid), digest="d",
+                       labels=LabelMap(labels=labels.labels, geometry=grid))
+        config = BaselineConfig(threshold_hu=1200.0, reach_mm=5.0, leak_ml=0.05)
+        found.append(baseline_figures(given, config)["baseline_real_ct_sacrum_dice"].value)
+    assert found[0] is not None
+    assert found[0] > 0.9
+    assert found[1] is None
 
 
 def test_the_way_the_array_is_stored_changes_nothing() -> None:

@@ -96,9 +96,10 @@ def test_the_truth_measured_against_itself_is_perfect(leaking: BenchmarkCase) ->
     record = measured(leaking)
     assert record.model is not None
     assert record.anatomy is not None
-    assert record.anatomy.dice == {"sacrum": 1.0, "canal": 1.0, "hip_left": 1.0, "hip_right": 1.0, "hips": 1.0,
-                                   "l5": None}
-    assert record.anatomy.sacrum_surface_dice == 1.0
+    bones = {"sacrum": 1.0, "canal": 1.0, "hip_left": 1.0, "hip_right": 1.0, "hips": 1.0}
+    assert record.anatomy.dice == record.anatomy.surface_dice == bones
+    assert record.anatomy.hd95_mm == dict.fromkeys(bones, 0.0)
+    assert record.anatomy.contour_near_cement_p95_mm == 0.0
     assert record.anatomy.sides_exchanged is False
     assert record.model.cement_dice == 1.0
     assert record.model.cement_dice_leaks == 1.0
@@ -121,6 +122,36 @@ def test_errors_lower_the_measure_they_belong_to(leaking: BenchmarkCase) -> None
     assert record.anatomy.dice["hip_left"] == 1.0
     assert record.model.cement_dice == pytest.approx(2 / 3, abs=0.06)
     assert record.volume_error_pct(record.model) == pytest.approx(50.0, abs=7.0)
+
+
+def test_a_contour_is_wrong_beside_cement_by_as_much_as_it_is_moved(leaking: BenchmarkCase) -> None:
+    """The front of the sacrum lies 3 mm too far back, beside the leak; its lower end is lost, where no cement is."""
+    def dent(labels: np.ndarray, _cement: np.ndarray) -> None:
+        labels[25:95, 30:33] = 0
+        labels[25:95, :, 15:25] = 0
+
+    anatomy = measured(leaking, dent).anatomy
+    assert anatomy is not None
+    assert anatomy.contour_near_cement_p95_mm == pytest.approx(3.0, abs=0.2)
+    assert anatomy.hd95_mm["sacrum"] == pytest.approx(10.0, abs=0.5)
+    assert anatomy.surface_dice["hips"] == 1.0
+
+
+def test_without_cement_no_contour_lies_beside_it() -> None:
+    anatomy = measured(case_of()).anatomy
+    assert anatomy is not None
+    assert anatomy.contour_near_cement_p95_mm is None
+
+
+def test_the_baseline_finds_bone_in_the_box_it_is_told_and_no_sides(leaking: BenchmarkCase) -> None:
+    bones = measured(leaking).baseline_anatomy
+    assert bones is not None
+    sacrum = bones.dice["sacrum"]
+    assert sacrum is not None
+    assert 0.5 < sacrum < 1.0, "the canal of this block is as dense as its bone"
+    assert bones.dice["canal"] == 0.0
+    assert bones.sides_exchanged is None
+    assert "l5" not in bones.dice
 
 
 def test_hips_with_each_others_names_are_counted(leaking: BenchmarkCase) -> None:

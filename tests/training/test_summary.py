@@ -7,7 +7,7 @@ import pytest
 from sacroleak.core.structures import Site
 from sacroleak.training.intervals import Bootstrap
 from sacroleak.training.scored_case import CaseRecord
-from sacroleak.training.summary import STRATA, Figures, leakage_figures, segmenter_figures
+from sacroleak.training.summary import BY_STRATUM, STRATA, Figures, leakage_figures, segmenter_figures
 from tests.training.evaluation import leak, record, result
 
 VEIN, TRACK, CANAL, FRONT = (site for site in Site if site is not Site.OTHER)
@@ -78,6 +78,25 @@ def test_leaks_too_small_to_count_are_left_out_of_the_sensitivity() -> None:
     assert (figure.value, figure.n) == (1.0, 1)
 
 
+def test_each_size_of_leaks_has_its_own_sensitivity_and_a_bound_belongs_to_the_larger() -> None:
+    sizes = {0.04: None, 0.05: VEIN, 0.19: None, 0.2: VEIN, 1.0: VEIN, 3.0: VEIN}
+    leaks = [leak(VEIN, found, volume_ml=ml) for ml, found in sizes.items()]
+    figures = segmenter_figures([record(result(leaks), truth=[VEIN])], BOOTSTRAP)
+    got = {name: (figures[f"leak_component_sensitivity[size={name}]"].value,
+                  figures[f"leak_component_sensitivity[size={name}]"].n)
+           for name in ("under_0.05mL", "0.05_to_0.2mL", "0.2_to_1mL", "over_1mL")}
+    assert got == {"under_0.05mL": (0.0, 1), "0.05_to_0.2mL": (0.5, 2), "0.2_to_1mL": (1.0, 1), "over_1mL": (1.0, 2)}
+
+
+def test_bones_stand_beside_the_baselines() -> None:
+    figures = segmenter_figures([RIGHT, CLEAN], BOOTSTRAP)
+    wanted = {"sacrum_dice": (0.9, 0.6), "canal_dice": (0.8, 0.5), "sacrum_surface_dice_1mm": (0.7, 0.4),
+              "sacrum_hd95_mm": (3.0, 9.0), "sacrum_contour_near_cement_p95_mm": (2.0, 5.0)}
+    for name, (own, other) in wanted.items():
+        assert (figures[name].value, figures[f"baseline_{name}"].value) == (own, other), name
+    assert "baseline_hips_dice" not in figures
+
+
 def test_volume_error_is_against_the_truth_and_scans_without_cement_have_none() -> None:
     figures = segmenter_figures([record(result(cement_ml=5.5)), record(result(cement_ml=4.0))], BOOTSTRAP)
     assert figures["cement_volume_error_median_pct"].value == pytest.approx(15.0)
@@ -104,8 +123,16 @@ def test_strata_hold_the_scans_that_belong_there(stratum: str, n: int) -> None:
     assert segmenter_figures(scans, BOOTSTRAP)[f"sacrum_dice[{stratum}]"].n == n
 
 
+def test_sites_are_strata_and_so_are_scans_without_any() -> None:
+    figures = segmenter_figures([RIGHT, MISSED, CLEAN], BOOTSTRAP)
+    assert {name: figures[f"sacrum_dice[site={name}]"].n for name in ("none", VEIN, TRACK, CANAL)} == {
+        "none": 1, VEIN: 1, TRACK: 1, CANAL: 0}
+
+
 def test_model_and_baseline_are_judged_on_the_same_strata() -> None:
     figures = leakage(RIGHT, CLEAN)
+    whole = segmenter_figures([RIGHT, CLEAN], BOOTSTRAP)
     for stratum in STRATA:
+        assert all(f"{prefix}{name}[{stratum}]" in whole for prefix in ("", "baseline_") for name in BY_STRATUM)
         assert f"leak_sensitivity[{stratum}]" in figures
         assert f"baseline_leak_sensitivity[{stratum}]" in figures
