@@ -9,9 +9,11 @@ DEVICE ?= cpu
 SURFACES ?=
 BUNDLE ?=
 VERSION ?=
+SCANS ?= 1000
+WORKERS ?= 1
 
-.PHONY: demo test lint bench prepare split train export release evaluate evaluate-real results benchmark register promote \
-        contact-sheets check-simulation clean help
+.PHONY: demo test lint bench soak prepare split train export classifier release evaluate evaluate-real results benchmark \
+        register promote network-speed ablation contact-sheets check-simulation clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +39,9 @@ bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512
 	[print(f"{name:12} {seconds:8.2f} s") for name, seconds in run["timings"].items()]; \
 	print("peak memory  %8d MiB" % run["peak_memory_mib"])'
 
+soak: $(VENV)/.scoring  ## 1,000 small scans, broken ones among them, in a run that is killed again and again (SCANS=1000)
+	$(BIN)/python -m sacroleak.inference.soak --count $(SCANS)
+
 prepare: $(VENV)/.dev  ## make the anatomies that training draws from (SURFACES=folder of surface files, or none)
 	$(BIN)/python -m sacroleak.training.prepare --out artifacts/anatomies $(if $(SURFACES),--surfaces $(SURFACES))
 
@@ -51,14 +56,25 @@ export: $(VENV)/.dev  ## turn the trained networks into ONNX and check that both
 	for network in coarse fine near; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
 	  --checkpoint artifacts/train_$$network/checkpoint.pt --out artifacts/export/$$network.onnx || exit 1; done
 
-release: $(VENV)/.dev  ## write the exported networks as a release that scoring uses
-	$(BIN)/python -m sacroleak.training.release --exported artifacts/export --released models/released
+classifier: $(VENV)/.dev  ## let the leak classifier learn from simulated scans as the exported networks see them
+	$(BIN)/python -m sacroleak.training.extract_features --exported artifacts/export --out artifacts/leak_cases
+	$(BIN)/python -m sacroleak.training.train_classifier --tables artifacts/leak_cases --out artifacts/classifier
 
-evaluate: $(VENV)/.dev  ## measure the released model on the benchmark, then write docs/results.md
-	$(BIN)/python -m sacroleak.training.evaluate benchmark $(if $(BUNDLE),--bundle $(BUNDLE))
+release: $(VENV)/.dev  ## write the exported networks, and the classifier if there is one, as a release that scoring uses
+	$(BIN)/python -m sacroleak.training.release --exported artifacts/export --classifier artifacts/classifier \
+	  --released models/released
+
+evaluate: $(VENV)/.dev  ## measure the released model on the benchmark (WORKERS=2 scans at a time), then docs/results.md
+	$(BIN)/python -m sacroleak.training.evaluate benchmark --workers $(WORKERS) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 evaluate-real: $(VENV)/.dev  ## measure it on a real CT with labels (CT=ct.nii.gz LABELS=labels.nii.gz)
 	$(BIN)/python -m sacroleak.training.evaluate real --ct $(CT) --labels $(LABELS) $(if $(BUNDLE),--bundle $(BUNDLE))
+
+network-speed: $(VENV)/.dev  ## seconds inside the networks on 512x512x300 voxels, and their share of the machine's peak
+	$(BIN)/python -m sacroleak.training.network_speed $(if $(BUNDLE),--bundle $(BUNDLE))
+
+ablation: $(VENV)/.dev  ## what each part of training and inference brings (CT=ct.nii.gz LABELS=labels.nii.gz, or none)
+	$(BIN)/python -m sacroleak.training.ablation $(if $(CT),--ct $(CT) --labels $(LABELS)) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 results: $(VENV)/.dev  ## write docs/results.md from the metrics that are there
 	$(BIN)/python -m sacroleak.training.evaluate page

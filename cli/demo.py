@@ -12,14 +12,13 @@ import typer
 from sacroleak.cli.engine import EngineChoice, open_engine
 from sacroleak.cli.options import BundleFolder, Debug, Out, Seed, Threads
 from sacroleak.cli.scans import TruthRow, leaks_of, table_bytes
-from sacroleak.cli.score import run
+from sacroleak.cli.score import run, run_plan
 
 if TYPE_CHECKING:
     from sacroleak.cli.scans import KnownScan
     from sacroleak.core.structures import Site
-    from sacroleak.inference.batch import RunSummary
+    from sacroleak.inference.batch import RunPlan, RunSummary
     from sacroleak.inference.report_page import DemoRow
-    from sacroleak.inference.run_record import RunFacts
     from sacroleak.inference.score_one import Engine
 
 PAGE, SCANS, MANIFEST = "demo.html", "scans", "manifest.csv"
@@ -44,14 +43,14 @@ def demo(*, out: Out = Path("demo"), seed: Seed = 1, bundle: BundleFolder = None
     choice = EngineChoice(bundle=bundle, mode=None, threads=threads, preview=True, debug=debug)
     engine, facts = open_engine(choice, [])
     print("The scans are synthetic: bones, cement and leaks are computed. They say nothing about accuracy on patients.")
-    rows, summary = compare(demo_cases(seed), out, engine, facts=facts, force=force)
+    rows, summary = compare(demo_cases(seed), out, engine, run_plan(choice, facts=facts, force=force))
     _print_table(rows)
     print(f"For research only. Pictures and reasons: {out / PAGE}")
     raise typer.Exit(1 if summary.failures else 0)
 
 
-def compare(scans: Iterable[KnownScan], out: Path, engine: Engine, *, facts: RunFacts,
-            force: bool = False) -> tuple[list[DemoRow], RunSummary]:
+def compare(scans: Iterable[KnownScan], out: Path, engine: Engine,
+            plan: RunPlan) -> tuple[list[DemoRow], RunSummary]:
     """Write `scans` as NIfTI, score the files as a user would, write the page; a row for each scan, and the run."""
     from dataclasses import replace
 
@@ -60,8 +59,8 @@ def compare(scans: Iterable[KnownScan], out: Path, engine: Engine, *, facts: Run
 
     truths = write_scans(scans, out / SCANS)
     manifest = out / SCANS / MANIFEST
-    summary = run([manifest], out, engine, facts=replace(facts, inputs=[str(manifest)]), force=force)
-    rows = [_row(truth, summary) for truth in truths]
+    summary = run([manifest], out, engine, replace(plan, facts=replace(plan.facts, inputs=[str(manifest)])))
+    rows = [_row(truth, summary, out) for truth in truths]
     write_whole(out / PAGE, demo_page(rows, engine.bundle).encode())
     return rows, summary
 
@@ -84,14 +83,15 @@ def write_scans(scans: Iterable[KnownScan], folder: Path) -> list[_Truth]:
     return truths
 
 
-def _row(truth: _Truth, summary: RunSummary) -> DemoRow:
+def _row(truth: _Truth, summary: RunSummary, out: Path) -> DemoRow:
     from sacroleak.inference.report_page import DemoRow
-    from sacroleak.inference.write import CASE_PAGE, CASES, PREVIEW
+    from sacroleak.inference.write import CASE_PAGE, CASES, PREVIEW, finished_report
 
     outcome = next(o for o in summary.outcomes if o.case_id == truth.name)
     folder = f"{CASES}/{truth.name}"
     return DemoRow(name=truth.name, true_sites=truth.sites, true_leaked_ml=truth.leaked_ml,
-                   true_cement_ml=truth.cement_ml, report=outcome.report,
+                   true_cement_ml=truth.cement_ml,
+                   report=None if outcome.failure else finished_report(out / folder),
                    refused=outcome.failure.reason if outcome.failure else "",
                    picture=f"{folder}/{PREVIEW}", page=f"{folder}/{CASE_PAGE}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sacroleak.inference.crew import CrewWish
     from sacroleak.inference.run_record import RunFacts
     from sacroleak.inference.score_one import Engine
 
@@ -19,24 +20,37 @@ class EngineChoice:
 
     bundle: Path | None
     mode: str | None
-    threads: int | None
     preview: bool
     debug: bool
+    threads: int | None = None
+    workers: int | None = None
+    memory_mib: int | None = None
 
 
 def open_engine(choice: EngineChoice, inputs: list[str]) -> tuple[Engine, RunFacts]:
-    """Load and verify everything a run needs. Raises ModelError or ConfigError."""
+    """Verify everything a run needs; the networks are loaded where they are used. Raises ModelError or ConfigError."""
     from sacroleak.inference.config import config_digest, load_limits, load_score_config
+    from sacroleak.inference.released import ReleasedSegmenter
     from sacroleak.inference.run_record import RunFacts
     from sacroleak.inference.score_one import Engine
     from sacroleak.models.bundle import default_bundle, load_bundle
-    from sacroleak.models.networks import load_segmenter
 
     config, limits = load_score_config(), load_limits()
     outputs = config.outputs(choice.mode, preview=choice.preview)
-    threads = choice.threads or config.threads or len(os.sched_getaffinity(0))
+    threads = choice.threads or config.threads or len(os.sched_getaffinity(0))  # changed once the crew is known
     bundle = default_bundle() if choice.bundle is None else load_bundle(choice.bundle)
-    engine = Engine(segmenter=load_segmenter(bundle, threads=threads), limits=limits, outputs=outputs,
+    engine = Engine(segmenter=ReleasedSegmenter(bundle, threads=threads), limits=limits, outputs=outputs,
                     version=version("sacroleak"), bundle=bundle.name, bundle_digest=bundle.digest,
                     config_digest=config_digest(limits, outputs), debug=choice.debug)
-    return engine, RunFacts(inputs=inputs, mode=choice.mode or config.mode, threads=threads)
+    return engine, RunFacts(inputs=inputs, mode=choice.mode or config.mode)
+
+
+def crew_wish(choice: EngineChoice) -> CrewWish:
+    """Processes, threads and memory: what the command line says, else the configuration, else None: what fits."""
+    from sacroleak.inference.config import load_score_config
+    from sacroleak.inference.crew import CrewWish
+
+    config = load_score_config()
+    return CrewWish(workers=config.workers if choice.workers is None else choice.workers,
+                    threads=choice.threads or config.threads or None,
+                    memory_mib=choice.memory_mib or config.memory_limit_mib or None)

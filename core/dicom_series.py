@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sacroleak.core.dicom_geometry import normal_of, stack
@@ -69,14 +69,6 @@ class Candidate:
     def spacing_mm(self) -> float:
         """Distance between neighbouring slices."""
         return float(self.geometry.spacing_mm[2])
-
-
-def group(headers: Iterable[SliceHeader]) -> dict[str, dict[str, list[SliceHeader]]]:
-    """Headers by study UID, then by series UID, in the order met."""
-    studies: dict[str, dict[str, list[SliceHeader]]] = {}
-    for header in headers:
-        studies.setdefault(header.study_uid, {}).setdefault(header.series_uid, []).append(header)
-    return studies
 
 
 def digest(*uids: str) -> str:

@@ -1,46 +1,63 @@
-"""Many scans, one after the other: one that fails stops only itself, and a run that was ended can be taken up again."""
+"""Many scans: one that fails costs only itself, and a run that was ended, however it was, can be taken up again."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 
-from sacroleak.core.errors import InputError, SacroleakError
-from sacroleak.core.read import input_digest, read
+from sacroleak.core.errors import InputError
 from sacroleak.core.report import Report
-from sacroleak.core.sources import Source
-from sacroleak.core.whole import remove_leftovers, write_whole
+from sacroleak.core.sources import Source, discover
+from sacroleak.core.whole import PART_PREFIX, remove_leftovers, write_whole
+from sacroleak.inference.crew import Crew, CrewWish, available_mib, crew_for, most_workers, peek, usable_cores
+from sacroleak.inference.dask_cluster import run_on_cluster
+from sacroleak.inference.disk import Room, free_bytes
+from sacroleak.inference.feed import Feed, Unpacked
+from sacroleak.inference.pool import Pool, ScanLimits
 from sacroleak.inference.report_page import index_page
-from sacroleak.inference.run_record import Outcome, RunFacts, RunSpan, run_record
-from sacroleak.inference.score_one import Clock, Engine, Stopwatch, score_one
+from sacroleak.inference.run_record import Outcome, RunFacts, RunSpan, own_peak_mib, run_record
+from sacroleak.inference.scan_job import FULL_DISK, Job, Setup, attempt, refused_already
+from sacroleak.inference.score_one import Clock, Engine, Stopwatch
 from sacroleak.inference.tables import Failure, write_tables
-from sacroleak.inference.write import CASES, PREVIEW, finished_report, write_case
+from sacroleak.inference.write import CASES, PREVIEW, finished_report
 
 INDEX, RUN = "index.html", "run.json"
+TIME_LIMIT_S = 900.0
+"""A 512x512x300 scan takes seconds; a slow machine under load a few minutes."""
+AHEAD_ON_CLUSTER = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """How a run goes. Time comes from outside: `now` for the record, `clock` (seconds) for durations.
 
-    `force` scores again what is there already. `tell` is called after each source.
+    `force` scores again what is there already. `tell` is called after each source, with how far into the input the
+    run has looked (`Source.position`). `wish`: processes and threads; `scheduler`: address of a Dask cluster to score
+    on instead. `time_limit_s`: of work on one scan. `free` measures the room on the disk.
     """
 
     facts: RunFacts
     now: Callable[[], datetime]
     clock: Clock
     force: bool = False
-    tell: Callable[[Outcome], None] = lambda _: None
+    tell: Callable[[Outcome, int], None] = lambda _outcome, _position: None
+    wish: CrewWish = field(default_factory=CrewWish)
+    scheduler: str | None = None
+    time_limit_s: float = TIME_LIMIT_S
+    free: Callable[[Path], int] = free_bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class RunSummary:
-    """All outcomes of a run so far. `damaged`: case folders of earlier runs that hold no readable report.
+    """All outcomes of a run so far, without their reports. `damaged`: case folders of earlier runs that hold none.
 
     `finished` is False if the run was ended before its last source.
     """
@@ -51,82 +68,152 @@ class RunSummary:
 
     @property
     def failures(self) -> list[Failure]:
-        """Every row of failures.csv: the refused sources in order, then damaged case folders."""
+        """Every row of failures.csv: the refused sources in the order of the input, then damaged case folders."""
         return [outcome.failure for outcome in self.outcomes if outcome.failure is not None] + self.damaged
 
 
-def score_many(sources: Iterable[Source], out: Path, engine: Engine, plan: RunPlan) -> RunSummary:
-    """Score every source into `out`; tables, index page and run record are written even if the run is ended early.
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What the parts of one run share. `replaced`: case ids of scans that turned out to be parts of others."""
 
-    A case whose report holds the same input, bundle and config digests is kept as it is unless the
-    plan says to force. Raises InputError if `out` cannot be written to or another run writes there now.
+    out: Path
+    plan: RunPlan
+    engine: Engine
+    room: Room
+    facts: RunFacts
+    position: int = 0
+    replaced: set[str] = field(default_factory=set)
+    taken: list[Source | None] = field(default_factory=list)
+    unpacked: Unpacked = field(default_factory=Unpacked)
+    peak_mib: int = 0
+
+    def watched(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """`sources`, noting what is needed of each until it is finished with."""
+        for source in sources:
+            self.position = source.position
+            self.replaced.update(source.replaces)
+            self.taken.append(source if source.unpacked is not None else None)
+            self.unpacked.taken(source)
+            yield source
+
+    def done(self, number: int) -> None:
+        """The source of this number is finished with."""
+        source, self.taken[number] = self.taken[number], None
+        if source is not None:
+            self.unpacked.done(source)
+
+
+def score_many(paths: Iterable[Path], out: Path, engine: Engine, plan: RunPlan) -> RunSummary:
+    """Score every scan at `paths` (see `discover`) into `out`.
+
+    Tables, index page and run record are written even if the run is ended early. A case whose report holds the same
+    input, bundle and config digests is kept as it is unless the plan says to force. Raises InputError if `out` cannot
+    be written to or another run writes there now, FullDiskError if the disk is full, ModelError if the networks
+    cannot be loaded. With the engine's `debug`, everything happens in this process.
     """
     cases = _prepare(out)
     summary, begin = RunSummary(), plan.clock()
-    with _alone(out):
-        remove_leftovers(out)
+    room = Room(out=out, free=plan.free)
+    with _alone(out), _scratch(out) as scratch:
         remove_leftovers(cases)
+        room.reserve()
+        run = _Run(out=out, plan=plan, engine=engine, room=room, facts=plan.facts)
         started = plan.now()
+        _record(run, summary, started=started, begin=begin)  # says from the start that the tables are not this run's
         try:
-            for source in sources:
-                outcome = _score(source, cases, engine, plan)
-                summary.outcomes.append(outcome)
-                plan.tell(outcome)
-            summary.finished = True
+            with closing(_outcomes(run, discover(paths, scratch=scratch))) as outcomes:
+                for outcome in outcomes:
+                    _note(run, summary, outcome)
+            summary.finished = not room.full
         finally:
-            _conclude(out, summary)
-            span = RunSpan(started=started, ended=plan.now(), total_s=plan.clock() - begin, finished=summary.finished)
-            record = run_record(engine, plan.facts, span=span, outcomes=summary.outcomes)
-            write_whole(out / RUN, record)
+            room.release()
+            _finish(run, summary, started=started, begin=begin)
+        if room.full:
+            raise room.error(sum(outcome.failure is None for outcome in summary.outcomes))
     return summary
 
 
-def _score(source: Source, cases: Path, engine: Engine, plan: RunPlan) -> Outcome:
-    watch = Stopwatch(clock=plan.clock)
-    place = str(source.input_path)
-    stage = "find" if source.kind == "refused" else "read"
+def _note(run: _Run, summary: RunSummary, outcome: Outcome) -> None:
+    run.done(outcome.number)
+    if outcome.what == "scored":
+        run.room.saw(run.out / CASES / outcome.case_id)
+    run.plan.tell(outcome, run.position)
+    summary.outcomes.append(replace(outcome, report=None))
+
+
+def _finish(run: _Run, summary: RunSummary, *, started: datetime, begin: float) -> None:
+    """Tables and record; what turned out to be part of another scan leaves them."""
+    summary.outcomes = sorted((outcome for outcome in summary.outcomes if outcome.case_id not in run.replaced),
+                              key=lambda outcome: outcome.number)
+    for case_id in run.replaced:
+        shutil.rmtree(run.out / CASES / case_id, ignore_errors=True)
     try:
-        with watch.stage("read"):
-            ct = read(source)
-            digest = input_digest(ct)
-        stage = "score"
-        kept = None if plan.force else _kept(cases / source.case_id, digest, engine)
-        if kept is not None:
-            return Outcome(case_id=source.case_id, input=place, what="kept", seconds=watch.seconds, report=kept)
-        scored = score_one(ct, engine.ref(source.case_id, digest), engine, now=plan.now(), watch=watch)
-        stage = "write"
-        with watch.stage("write"):
-            write_case(cases, scored, ct.geometry, label_images=engine.outputs.label_images)
-    except SacroleakError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "not enough memory for this scan"
+        _conclude(run.out, summary)
+        _record(run, summary, started=started, begin=begin)
     except OSError as error:
-        reason = f"the file system refuses: {error.strerror or type(error).__name__}"
-    except Exception as error:  # one scan that breaks the program must not stop the others
-        if engine.debug:
+        if error.errno not in FULL_DISK:
             raise
-        reason = f"unexpected fault, {type(error).__name__}: this is an error in the software; --debug shows where"
-    else:
-        return Outcome(case_id=source.case_id, input=place, what="scored", seconds=watch.seconds, report=scored.report)
-    failure = Failure(case_id=source.case_id, input=place, reason=reason, stage=stage)
-    return Outcome(case_id=source.case_id, input=place, what="refused", seconds=watch.seconds, failure=failure)
+        run.room.full = True
 
 
-def _kept(folder: Path, digest: str, engine: Engine) -> Report | None:
-    """The report in `folder` if it is this scan's, by this bundle and configuration.
+def _outcomes(run: _Run, sources: Iterator[Source]) -> Iterator[Outcome]:
+    """The outcomes of all sources as they come, from this process, others, or a cluster."""
+    plan = run.plan
+    setup = Setup(cases=run.out / CASES, engine=run.engine, now=plan.now, clock=plan.clock, force=plan.force)
+    if plan.scheduler is not None:
+        threads = plan.wish.threads or 1
+        run.facts = replace(plan.facts, scheduler=plan.scheduler, threads=threads)
+        setup = replace(setup, engine=run.engine.with_threads(threads))
+        limits = ScanLimits(time_s=plan.time_limit_s, memory_mib=0)
+        with Feed(run.watched(sources), ahead=AHEAD_ON_CLUSTER) as feed:
+            yield from run_on_cluster(feed, setup, plan.scheduler, limits=limits, room=run.room)
+        return
+    first, crew = _crew(run, sources)
+    setup = replace(setup, engine=run.engine.with_threads(crew.threads))
+    run.facts = replace(plan.facts, workers=crew.workers, threads=crew.threads)
+    watched = run.watched(chain(first, sources))
+    if crew.workers == 0:
+        yield from _one_by_one(watched, setup, run.room)
+        return
+    limits = ScanLimits(time_s=plan.time_limit_s, memory_mib=crew.memory_mib)
+    pool = Pool(setup, count=crew.workers, limits=limits, room=run.room)
+    with Feed(watched, ahead=crew.workers) as feed:
+        for outcome in pool.run(feed):
+            run.peak_mib = pool.peak_mib
+            yield outcome
 
-    Raises InputError if it is another scan's: overwriting it in silence would lose a result.
-    """
-    report = finished_report(folder)
-    if report is None:
-        return None
-    if report.provenance.get("input_digest") != digest:
-        raise InputError(f"{folder.name} already holds the result of another scan in this output folder; "
-                         "give another case_id or --out, or --force to replace it")
-    wanted = {"bundle_digest": engine.bundle_digest, "config_digest": engine.config_digest, "version": engine.version}
-    same = all(report.provenance.get(key) == value for key, value in wanted.items())
-    return report if same else None
+
+def _crew(run: _Run, sources: Iterator[Source]) -> tuple[list[Source], Crew]:
+    wish = replace(run.plan.wish, workers=0) if run.engine.debug else run.plan.wish
+    cores, memory = usable_cores(), available_mib()
+    most = most_workers(wish, cores=cores, memory_mib=memory)
+    first = list(islice(sources, peek(most)))
+    return first, crew_for(first, most, wish, cores=cores, memory_mib=memory)
+
+
+def _one_by_one(sources: Iterator[Source], setup: Setup, room: Room) -> Iterator[Outcome]:
+    """Everything in this process, one scan after the other; a fault is tried once more too."""
+    for number, source in enumerate(sources):
+        job = Job(number=number, source=source)
+        if source.kind == "refused":
+            yield refused_already(job)
+            continue
+        if not room.enough(0):
+            return
+        done = attempt(job, setup, Stopwatch(clock=setup.clock))
+        if done.again and not done.full:
+            done = attempt(job, setup, Stopwatch(clock=setup.clock))
+        if done.full:
+            room.full = True
+            return
+        yield done.outcome
+
+
+def _record(run: _Run, summary: RunSummary, *, started: datetime, begin: float) -> None:
+    lead = own_peak_mib()
+    span = RunSpan(started=started, ended=run.plan.now(), total_s=run.plan.clock() - begin, finished=summary.finished,
+                   peak_mib=run.peak_mib or lead, lead_mib=lead)
+    write_whole(run.out / RUN, run_record(run.engine, run.facts, span=span, outcomes=summary.outcomes))
 
 
 def _conclude(out: Path, summary: RunSummary) -> None:
@@ -169,3 +256,14 @@ def _alone(out: Path) -> Iterator[None]:
         raise InputError(f"--out {out}: another run is writing there; wait for it, or give another folder") from error
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Where zip files are unpacked: in `out`, under a name that the next run removes if this one is killed."""
+    remove_leftovers(out)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PART_PREFIX}unpacked-", dir=out))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a scoring run writes and how many threads it takes: `configs/score.yaml`."""
+"""What a scoring run writes, and what it may take: `configs/score.yaml`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ class ScoreConfig(_Strict):
     mode: str
     modes: dict[str, Outputs]
     threads: int = Field(ge=0, le=1024)
+    workers: int | None = Field(ge=0, le=1024)
+    time_limit_s: float = Field(gt=0)
+    memory_limit_mib: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _mode_exists(self) -> ScoreConfig:
@@ -65,6 +68,6 @@ def load_limits(path: Path | None = None) -> RuleLimits:
 
 
 def config_digest(limits: RuleLimits, outputs: Outputs) -> str:
-    """sha256 in hex of all that decides what a case folder holds; threads do not."""
+    """sha256 in hex of all that decides what a case folder holds; processes, threads and limits do not."""
     content = {"format": OUTPUT_FORMAT, "rules": limits.model_dump(mode="json"), "outputs": outputs.model_dump()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -76,12 +76,13 @@ def undeclared(repository: Path, folders: Sequence[str], *extras: str) -> set[st
 
 def test_scoring_and_the_demo_import_only_what_a_plain_install_brings(repository: Path) -> None:
     rooms = ["core", "models", "inference", "review", "cli", "training/simulation"]
-    assert undeclared(repository, rooms) == set()
+    assert undeclared(repository, rooms) == {"distributed"}, "asked for by --scheduler alone"
+    assert undeclared(repository, rooms, "cluster") == set()
 
 
 def test_training_and_tests_import_only_what_their_extras_bring(repository: Path) -> None:
     assert undeclared(repository, ["training"], "train") == set()
-    assert undeclared(repository, ["tests"], "train", "dev") == set()
+    assert undeclared(repository, ["tests"], "cluster", "train", "dev") == set()
 
 
 def test_an_import_nobody_asked_for_is_seen(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
@@ -21,16 +22,19 @@ from skimage.measure import marching_cubes
 from sacroleak.cli.demo import compare
 from sacroleak.cli.engine import EngineChoice, open_engine
 from sacroleak.cli.main import main
+from sacroleak.cli.score import run_plan
 from sacroleak.core.nifti_write import write_volume
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.models.bundle import BundleDraft, IntensityWindow, NetworkDraft, write_bundle
+from sacroleak.models.bundle import BundleDraft, IntensityWindow, NetworkDraft, load_bundle, write_bundle
 from sacroleak.training.labelled_ct import TOTALSEGMENTATOR_V2
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.procedural import procedural_pelvis
 
 PHANTOM = Path(__file__).resolve().parent.parent / "inference/phantom.py"
 NAME = "sacroleak_test_phantom"
+HERE = ("--workers", "0")
+"""Score in the process of the test, where the networks are replaced."""
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +51,7 @@ def phantom() -> ModuleType:
 @pytest.fixture
 def bundle(tmp_path: Path, phantom: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A release whose networks are replaced by the segmenter that knows the phantom."""
-    networks = ModuleType("sacroleak.models.networks")
-    networks.load_segmenter = lambda bundle, threads: phantom.KnowingSegmenter()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sacroleak.models.networks", networks)
+    monkeypatch.setattr("sacroleak.models.networks.load_segmenter", lambda bundle, threads: phantom.KnowingSegmenter())
     described = {key: NetworkDraft(file=f"{key}.onnx", spacing_mm=(2, 2, 2), tile=(64, 64, 64), outputs=["sacrum"])
                  for key in ("coarse", "fine")}
     draft = BundleDraft(name="known", version="1", created=datetime(2026, 1, 1, tzinfo=UTC), networks=described,
@@ -62,7 +64,7 @@ def test_a_run_without_refusals_is_0_and_tells_each_scan(tmp_path: Path, phantom
                                                          capsys: pytest.CaptureFixture[str]) -> None:
     scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA), phantom.ball(phantom.IN_FRONT))
     out = tmp_path / "out"
-    assert main(["score", str(scan), "--out", str(out), "--bundle", str(bundle), "--threads", "1"]) == 0
+    assert main(["score", str(scan), "--out", str(out), "--bundle", str(bundle), *HERE]) == 0
     shown = capsys.readouterr()
     assert "leak: anterior_sacral_space" in shown.out
     assert "1 scored, 0 kept from an earlier run, 0 refused" in shown.out
@@ -72,8 +74,52 @@ def test_a_run_without_refusals_is_0_and_tells_each_scan(tmp_path: Path, phantom
                                                       "report.html", "report.json"]
     assert sorted(p.name for p in out.iterdir()) == ["cases", "failures.csv", "index.html", "leaks.csv", "results.csv",
                                                      "results.parquet", "run.json"]
-    assert main(["score", str(scan), "--out", str(out), "--bundle", str(bundle)]) == 0
+    assert main(["score", str(scan), "--out", str(out), "--bundle", str(bundle), *HERE]) == 0
     assert "kept from an earlier run" in capsys.readouterr().out
+
+
+def test_a_list_on_standard_input_is_read_as_inputs(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                    monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    scans = [phantom.write_scan(tmp_path / f"{n} of two.nii.gz", bone_hu=phantom.BARE_HU, marker=n) for n in (1, 2)]
+    monkeypatch.setattr(sys, "stdin", StringIO(f"{scans[0]}\n\n{scans[1]}\n{tmp_path}/gone\n"))
+    assert main(["score", "-", "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--mode", "report",
+                 *HERE]) == 1
+    shown = capsys.readouterr()
+    assert "2 scored" in shown.out
+    assert "input 3 does not exist" in shown.err
+
+
+def test_another_model_scores_again_and_says_so(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA))
+    call = ["score", str(scan), "--out", str(tmp_path / "out"), "--mode", "report", *HERE, "--bundle"]
+    assert main([*call, str(bundle)]) == 0
+    draft = load_bundle(bundle).index.model_copy(update={"version": "2"})
+    other = write_bundle(tmp_path / "others", BundleDraft(**draft.model_dump(exclude={"format", "networks", "files"}),
+                         networks={key: NetworkDraft(**entry.model_dump(exclude={"sha256"}))
+                                   for key, entry in draft.networks.items()}),
+                         networks={"coarse": b"c", "fine": b"f"}, card="# Known card\n", licences="CC0").folder
+    assert main([*call, str(other)]) == 0
+    shown = capsys.readouterr().out
+    assert "(scored again: another model)" in shown
+    assert "1 of them scored again: another model than that of the result that was there" in shown
+
+
+def test_processes_of_their_own_score_unless_told_otherwise(tmp_path: Path, phantom: ModuleType, bundle: Path,
+                                                            monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / f"{NAME}.py").symlink_to(PHANTOM)  # the process that is started finds the phantom there
+    monkeypatch.syspath_prepend(modules)
+    monkeypatch.setattr("sacroleak.inference.released.ReleasedSegmenter",
+                        lambda bundle, threads: phantom.KnowingSegmenter())
+    scans = [str(phantom.write_scan(tmp_path / f"{n}.nii.gz", bone_hu=phantom.BARE_HU, marker=n)) for n in (1, 2)]
+    out = tmp_path / "out"
+    assert main(["score", *scans, "--out", str(out), "--bundle", str(bundle), "--mode", "report"]) == 0
+    assert "2 scored" in capsys.readouterr().out
+    assert json.loads((out / "run.json").read_text())["device"]["workers"] >= 1
 
 
 def test_a_refused_scan_is_1_with_one_line_on_stderr(tmp_path: Path, phantom: ModuleType, bundle: Path,
@@ -82,7 +128,7 @@ def test_a_refused_scan_is_1_with_one_line_on_stderr(tmp_path: Path, phantom: Mo
     bad = tmp_path / "b.nii.gz"
     bad.write_bytes(b"no image")
     assert main(["score", str(bad), str(good), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--mode",
-                 "report"]) == 1
+                 "report", *HERE]) == 1
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert "refused" in shown.err
@@ -102,6 +148,7 @@ def test_a_refused_scan_is_1_with_one_line_on_stderr(tmp_path: Path, phantom: Mo
     (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{tmp}/none"], "give the folder of a released model"),
     (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{bundle}", "--mode", "fast"], "wanted one of full, report"),
     (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{bundle}", "--threads", "0"], "--help"),
+    (["score", "{scan}", "--out", "{tmp}/o", "--device", "cuda"], "leave --device out"),
     (["score", "{tmp}/wrong.csv", "--out", "{tmp}/o", "--bundle", "{bundle}"], "wanted case_id, path"),
 ])
 def test_a_wrong_call_is_2_in_one_line_that_says_how_to_mend_it(
@@ -126,7 +173,7 @@ def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path, phantom: Module
 
     monkeypatch.setattr(phantom.KnowingSegmenter, "segment", stop)
     scan = phantom.write_scan(tmp_path / "a.nii.gz")
-    assert main(["score", str(scan), "--out", str(tmp_path / "out"), "--bundle", str(bundle)]) == 130
+    assert main(["score", str(scan), "--out", str(tmp_path / "out"), "--bundle", str(bundle), *HERE]) == 130
     assert capsys.readouterr().err == ""
     assert (tmp_path / "out/run.json").is_file()
     assert list((tmp_path / "out/cases").iterdir()) == []
@@ -134,7 +181,8 @@ def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path, phantom: Module
 
 def test_no_preview_writes_none(tmp_path: Path, phantom: ModuleType, bundle: Path) -> None:
     scan = phantom.write_scan(tmp_path / "a.nii.gz")
-    assert main(["score", str(scan), "--out", str(tmp_path / "o"), "--bundle", str(bundle), "--no-preview"]) == 0
+    assert main(["score", str(scan), "--out", str(tmp_path / "o"), "--bundle", str(bundle), "--no-preview",
+                 *HERE]) == 0
     assert list((tmp_path / "o").rglob("preview.png")) == []
     assert len(list((tmp_path / "o").rglob("labels.nii.gz"))) == 1
 
@@ -173,9 +221,9 @@ def test_the_demonstration_compares_each_scan_with_its_truth(tmp_path: Path, pha
     scans = [made(phantom, "none"), made(phantom, "inside", phantom.IN_ALA),
              made(phantom, "front", phantom.IN_FRONT, leaked={Site.ANTERIOR_SACRAL_SPACE: 0.9}),
              made(phantom, "wrongly-called-clear", phantom.IN_FRONT)]
-    choice = EngineChoice(bundle=bundle, mode=None, threads=1, preview=True, debug=True)
+    choice = EngineChoice(bundle=bundle, mode=None, preview=True, debug=True)
     engine, facts = open_engine(choice, [])
-    rows, summary = compare(scans, tmp_path / "demo", engine, facts=facts)
+    rows, summary = compare(scans, tmp_path / "demo", engine, run_plan(choice, facts=facts))
     assert [(row.name, row.sites_agree) for row in rows] == [("none", True), ("inside", True), ("front", True),
                                                              ("wrongly-called-clear", False)]
     assert summary.failures == []
@@ -213,7 +261,8 @@ def test_a_simulated_cohort_is_told_written_kept_and_can_be_scored(
         ("reference-4-0000", "reference", "true"), ("reference-4-0001", "reference", "true")]
     assert main(call) == 0
     assert "0 patients made, 2 kept from an earlier run" in capsys.readouterr().out
-    main(["score", str(out / "truth.csv"), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--mode", "report"])
+    main(["score", str(out / "truth.csv"), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--mode", "report",
+          *HERE])
     assert capsys.readouterr().out.count("reference-4-000") == 2
 
 
@@ -305,7 +354,8 @@ spec.loader.exec_module(phantom)
 sys.modules["sacroleak.models.networks"] = networks = types.ModuleType("networks")
 networks.load_segmenter = lambda bundle, threads: phantom.KnowingSegmenter()
 from sacroleak.cli.main import main
-code = main(["score", {str(scan)!r}, "--out", {str(tmp_path / "out")!r}, "--bundle", {str(bundle)!r}])
+from sacroleak.cli.score import run_plan
+code = main(["score", {str(scan)!r}, "--out", {str(tmp_path / "out")!r}, "--bundle", {str(bundle)!r}, "--workers", "0"])
 print("loaded", *[name for name in ("torch", "monai", "sklearn", "matplotlib", "mlflow") if name in sys.modules])
 sys.exit(code)
 """

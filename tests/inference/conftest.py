@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from sacroleak.core.sources import discover
 from sacroleak.inference.batch import RunPlan, RunSummary, score_many
 from sacroleak.inference.config import Outputs, config_digest, load_limits
+from sacroleak.inference.crew import CrewWish
 from sacroleak.inference.run_record import RunFacts
 from sacroleak.inference.score_one import Engine
 
@@ -37,6 +37,16 @@ def phantom() -> ModuleType:
 
 
 @pytest.fixture
+def shared_phantom(phantom: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The phantom, so that processes which the test starts find it under the same name."""
+    place = tmp_path / "modules"
+    place.mkdir()
+    (place / f"{phantom.__name__}.py").symlink_to(Path(__file__).parent / "phantom.py")
+    monkeypatch.syspath_prepend(place)
+    return phantom
+
+
+@pytest.fixture
 def make_engine(phantom: ModuleType) -> Callable[..., Engine]:
     """An engine around a fresh KnowingSegmenter; no preview unless asked for."""
 
@@ -53,12 +63,14 @@ def make_engine(phantom: ModuleType) -> Callable[..., Engine]:
 
 @pytest.fixture
 def run() -> Run:
-    """Score paths into a folder, at a fixed time and with a clock that ticks once a look."""
+    """Score paths into a folder in this process, at a fixed time and with a clock that ticks once a look."""
 
     def go(inputs: Iterable[Path], out: Path, engine: Engine, **changes: Any) -> RunSummary:
         paths, ticks = list(inputs), count()
-        facts = RunFacts(inputs=[str(path) for path in paths], mode="full", threads=1)
-        plan = RunPlan(facts=facts, now=lambda: NOW, clock=lambda: float(next(ticks)), **changes)
-        return score_many(discover(paths), out, engine, plan)
+        values: dict[str, Any] = {
+            "facts": RunFacts(inputs=[str(path) for path in paths], mode="full"), "now": lambda: NOW,
+            "clock": lambda: float(next(ticks)), "wish": CrewWish(workers=0),
+        }
+        return score_many(paths, out, engine, RunPlan(**(values | changes)))
 
     return go

@@ -6,15 +6,20 @@ start.
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from sacroleak.core.errors import NotAssessableError
+from sacroleak.core.errors import ModelError, NotAssessableError
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.nifti_write import write_volume
 from sacroleak.core.structures import Structure
@@ -24,6 +29,8 @@ from sacroleak.models.segmentation import Segmentation
 Mask = npt.NDArray[np.bool_]
 
 CEMENT_HU, BONE_HU, SOFT_HU, CRASH_HU, BARE_HU = 2000, 500, 40, 2999, 290
+KILL_HU, KILL_ONCE_HU, HANG_HU, HOG_HU, FULL_HU = 2998, 2997, 2996, 2995, 2994
+"""In a scan's corner: what Troublemaker does with it."""
 
 IN_ALA = ((30.0, 0.0, 0.0), 9.0)
 """Centre in LPS mm and radius of a cement ball well inside the left ala: no leak."""
@@ -121,3 +128,52 @@ class KnowingSegmenter:
         region = ct.crop(start, np.array(ct.geometry.shape) - 2)
         return Segmentation(anatomy=anatomy(), cement=LabelMap(labels=region.hu >= CEMENT_HU, geometry=region.geometry),
                             ct=region, start=start, metal_ml=0.0, sacrum_coverage=1.0)
+
+
+class Troublemaker(KnowingSegmenter):
+    """Ends its process, hangs, takes memory, or finds the disk full, as the scan's corner says.
+
+    `marks` is a folder where it leaves a file for each time it hangs, and for the first time it met KILL_ONCE_HU.
+    """
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def segment(self, ct: Volume) -> Segmentation:
+        corner = int(ct.hu[0, 0, 0])
+        ct.hu[0, 0, 0] = SOFT_HU
+        if corner == KILL_HU or (corner == KILL_ONCE_HU and not (self.marks / "killed").exists()):
+            (self.marks / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if corner == HANG_HU:
+            (self.marks / f"hang-{os.getpid()}").touch()
+            time.sleep(3600)
+        if corner == HOG_HU:
+            hog = np.ones(2 << 30, dtype=np.uint8)
+            time.sleep(3600 * hog[0])
+        if corner == FULL_HU:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().segment(ct)
+
+
+class Unloadable(Troublemaker):
+    """Networks that cannot be loaded."""
+
+    def load(self) -> None:
+        raise ModelError("3 networks wanted, 1 found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangClock:
+    """Seconds; 10,000 more for each time that Troublemaker has hung, so that no test waits for a limit."""
+
+    marks: Path
+
+    def __call__(self) -> float:
+        return time.perf_counter() + 10_000 * len(list(self.marks.glob("hang-*")))
+
+
+def fixed_now() -> datetime:
+    """The same moment in every process."""
+    return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

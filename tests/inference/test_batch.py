@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 
 from sacroleak.core.errors import InputError
 from sacroleak.core.report import read_report
+from sacroleak.core.sources import discover
 from sacroleak.core.structures import Site
-from sacroleak.inference import batch
+from sacroleak.inference import batch, scan_job
 from sacroleak.inference.batch import RunSummary
 from sacroleak.inference.run_record import Outcome
 from sacroleak.inference.score_one import Engine
@@ -123,6 +125,27 @@ def test_another_model_configuration_or_version_scores_again(tmp_path: Path, pha
     assert whats(run([scan], tmp_path / "out", make_engine(**change))) == ["scored"]
 
 
+def test_what_had_changed_is_told(tmp_path: Path, phantom: ModuleType, run: Run, make_engine: MakeEngine) -> None:
+    scan = phantom.write_scan(tmp_path / "a.nii.gz", bone_hu=phantom.BARE_HU)
+    run([scan], tmp_path / "out", make_engine())
+    (outcome,) = run([scan], tmp_path / "out", make_engine(bundle_digest="c" * 64, version="9")).outcomes
+    assert outcome.redone == "model, version"
+    assert json.loads((tmp_path / "out/run.json").read_text())["redone"] == {"model, version": 1}
+
+
+def test_a_part_of_a_study_leaves_no_result_once_the_whole_was_met(tmp_path: Path, phantom: ModuleType, run: Run,
+                                                                   make_engine: MakeEngine,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    part, whole = (phantom.write_scan(tmp_path / f"{name}.nii.gz", bone_hu=phantom.BARE_HU, marker=number)
+                   for number, name in enumerate(("part", "whole")))
+    found = list(discover([part, whole]))
+    found[1] = replace(found[1], replaces=(found[0].case_id,))
+    monkeypatch.setattr(batch, "discover", lambda *_, **__: iter(found))
+    summary = run([part, whole], tmp_path / "out", make_engine())
+    assert [outcome.case_id for outcome in summary.outcomes] == [found[1].case_id]
+    assert [folder.name for folder in (tmp_path / "out/cases").iterdir()] == [found[1].case_id]
+
+
 def test_force_scores_again(tmp_path: Path, phantom: ModuleType, make_engine: MakeEngine, run: Run) -> None:
     scan = phantom.write_scan(tmp_path / "a.nii.gz")
     run([scan], tmp_path / "out", make_engine())
@@ -167,7 +190,7 @@ def test_a_run_that_is_interrupted_leaves_whole_cases_and_can_go_on(
             raise KeyboardInterrupt
         write_case(cases, scored, *others, **more)
 
-    monkeypatch.setattr(batch, "write_case", interrupted)
+    monkeypatch.setattr(scan_job, "write_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run([listed], out, make_engine())
     assert [row["case_id"] for row in rows(out / "results.csv")] == ["one"]
@@ -223,8 +246,10 @@ def test_an_out_that_is_a_file_is_refused(tmp_path: Path, phantom: ModuleType, m
 def test_each_outcome_is_told_as_it_happens(tmp_path: Path, phantom: ModuleType, make_engine: MakeEngine,
                                             run: Run) -> None:
     told: list[Outcome] = []
-    summary = run([phantom.write_scan(tmp_path / "a.nii.gz")], tmp_path / "out", make_engine(), tell=told.append)
-    assert told == summary.outcomes
+    summary = run([phantom.write_scan(tmp_path / "a.nii.gz")], tmp_path / "out", make_engine(),
+                  tell=lambda outcome, _: told.append(outcome))
+    assert [replace(outcome, report=None) for outcome in told] == summary.outcomes
+    assert told[0].report is not None
 
 
 def test_with_debug_a_fault_is_raised(tmp_path: Path, phantom: ModuleType, make_engine: MakeEngine, run: Run) -> None:

@@ -1,0 +1,34 @@
+"""The networks of a release, loaded in the process that uses them: it is sent where they lie, not what they are."""
+
+from __future__ import annotations
+
+from sacroleak.core.volume import Volume
+from sacroleak.models import networks
+from sacroleak.models.assess import Segmenter
+from sacroleak.models.bundle import Bundle
+from sacroleak.models.segmentation import Segmentation
+
+
+class ReleasedSegmenter:
+    """The segmenter of a verified release. It is loaded when it is first used, and sent to other processes unloaded."""
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        self.bundle, self.threads = bundle, threads
+        self._loaded: Segmenter | None = None
+
+    def load(self) -> Segmenter:
+        """Compile the networks, once. Raises ModelError."""
+        if self._loaded is None:
+            self._loaded = networks.load_segmenter(self.bundle, threads=self.threads)
+        return self._loaded
+
+    def segment(self, ct: Volume) -> Segmentation:
+        """Bone as before cement, and cement. Raises NotAssessableError if too little of the sacrum is shown."""
+        return self.load().segment(ct)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unloaded, (self.bundle, self.threads)
+
+
+def _unloaded(bundle: Bundle, threads: int) -> ReleasedSegmenter:
+    return ReleasedSegmenter(bundle, threads=threads)
