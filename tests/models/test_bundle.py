@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sacroleak.core.errors import ModelError
 from sacroleak.models.bundle import (
+    CLASSIFIER,
     Bundle,
     BundleDraft,
     IntensityWindow,
@@ -41,8 +42,9 @@ def draft(**changes: Any) -> BundleDraft:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def go(**changes: Any) -> Bundle:
-        return write_bundle(tmp_path, draft(**changes), networks=NETWORKS, card="# Card\n", licences="CC0\n")
+    def go(*, classifier: bytes | None = None, **changes: Any) -> Bundle:
+        return write_bundle(tmp_path, draft(**changes), networks=NETWORKS, card="# Card\n", licences="CC0\n",
+                            extras=None if classifier is None else {CLASSIFIER: classifier})
 
     return go
 
@@ -83,6 +85,16 @@ def test_an_index_that_is_not_exactly_right_is_refused(write: Write, edit: Calla
 def test_the_digest_changes_with_any_content(write: Write) -> None:
     assert write().digest == write().digest
     assert write().digest != write(training={"samples": 11}).digest
+
+
+def test_a_classifier_is_optional_and_verified_like_every_file(write: Write) -> None:
+    assert write().classifier_path is None
+    bundle = write(classifier=b"{}")
+    assert bundle.classifier_path is not None
+    assert bundle.classifier_path.read_bytes() == b"{}"
+    bundle.classifier_path.write_bytes(b"[]")
+    with pytest.raises(ModelError, match=r"classifier\.json is damaged"):
+        load_bundle(bundle.folder)
 
 
 def test_networks_given_and_described_must_match(tmp_path: Path) -> None:
