@@ -113,7 +113,8 @@ class Compartments:
         """
         forward = (local.up - local.back) / np.sqrt(2.0)
         towards = np.einsum("ij,ij->i", self.sacrum.direction_at(points), forward)
-        return np.asarray((towards > self.limits.brim_facing) & (facing <= EDGE_FACING))
+        ala = np.abs(local.left_mm) > self.limits.disc_half_width_mm
+        return np.asarray(ala & (towards > self.limits.brim_facing) & (facing <= EDGE_FACING))
 
     def _canal(self, points: Points, local: LocalPoints) -> npt.NDArray[np.bool_]:
         """Inside the canal, or in the thin gap a network leaves between canal and bone, or just above its top."""
