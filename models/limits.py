@@ -85,6 +85,7 @@ class TrackLimits(_Limits):
     column_thickness_mm: PositiveFloat
     column_length_mm: PositiveFloat
     column_aim_mm: PositiveFloat
+    column_outward: PositiveFloat
     hole_contrast_hu: PositiveFloat
     hole_length_mm: PositiveFloat
     hole_reach_mm: PositiveFloat
