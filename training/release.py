@@ -15,6 +15,8 @@ from sacroleak.core.errors import ModelError
 from sacroleak.core.whole import sha256_of, write_whole
 from sacroleak.models.bundle import (
     CHAMPION,
+    CLASSIFIER,
+    EDGE,
     Bundle,
     BundleDraft,
     IntensityWindow,
@@ -22,6 +24,7 @@ from sacroleak.models.bundle import (
     TrainingData,
     write_bundle,
 )
+from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.intensity import WINDOWS_HU
 from sacroleak.training.tracking import BUNDLE_FOLDER, tracked
 from sacroleak.training.train_segmenter import TrainConfig
@@ -47,9 +50,18 @@ class ReleaseConfig(BaseModel):
     training_data: tuple[TrainingData, ...]
 
 
-def main(config: ReleaseConfig, *, networks: dict[str, tuple[TrainConfig, Path]], released: Path, manifest: Path,
-         now: datetime) -> Bundle:
-    """Write `<released>/<name>/` whole and make it the champion; `networks`: pass -> (its config, its ONNX file)."""
+Networks = dict[str, tuple[TrainConfig, Path]]
+"""Pass -> (its config, its ONNX file)."""
+
+
+def main(config: ReleaseConfig, *, networks: Networks, released: Path, manifest: Path, now: datetime,
+         classifier: Path | None = None) -> Bundle:
+    """Write `<released>/<name>/` whole and make it the champion; `classifier`: file of the train_classifier stage.
+
+    The edge network is taken if it lies beside the others. Without a classifier the release goes by the rules alone.
+    Raises ModelError if the classifier is not one this version can use.
+    """
+    edge = exported_edge(networks["coarse"][1].parent)
     facts = {name: json.loads(path.with_suffix(".json").read_text()) for name, (_, path) in networks.items()}
     held_out = _held_out(manifest)
     training = {f"{name}_updates": facts[name]["updates"] for name in networks} | {"held_out_anatomies": held_out}
@@ -58,10 +70,33 @@ def main(config: ReleaseConfig, *, networks: dict[str, tuple[TrainConfig, Path]]
         intensity=tuple(IntensityWindow(low_hu=low, high_hu=high) for low, high in WINDOWS_HU),
         training_data=list(config.training_data),
         networks={name: _network(name, train) for name, (train, _) in networks.items()})
+    by = WITHOUT_EDGE if edge is None else WITH_EDGE
+    by += RULES_ALONE if classifier is None else _by_classifier(LeakClassifier.load(classifier))
     bundle = write_bundle(released, draft, networks={name: path.read_bytes() for name, (_, path) in networks.items()},
-                          card=_card(config, draft, held_out), licences=_licences(config))
+                          card=_card(config, draft, by), licences=_licences(config),
+                          extras={name: path.read_bytes() for name, path in ((CLASSIFIER, classifier), (EDGE, edge))
+                                  if path is not None})
     write_whole(released / CHAMPION, f"{config.name}\n".encode())
     return bundle
+
+
+def exported_networks(configs: Path, exported: Path) -> Networks:
+    """What the export stage wrote, with the configurations in `configs`."""
+    return {name: (load_config(configs / f"train_{name}.yaml", TrainConfig), exported / f"{name}.onnx")
+            for name in PASSES}
+
+
+def provisional(configs: Path, exported: Path, folder: Path, *, manifest: Path, now: datetime) -> Bundle:
+    """The exported networks as a release below `folder`, without classifier, for stages before the real release."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return main(load_config(configs / "release.yaml", ReleaseConfig), networks=exported_networks(configs, exported),
+                released=folder, manifest=manifest, now=now)
+
+
+def exported_edge(exported: Path) -> Path | None:
+    """What the train_edge stage wrote beside the exported networks, if it has run."""
+    path = exported / EDGE
+    return path if path.is_file() else None
 
 
 def _network(name: str, train: TrainConfig) -> NetworkDraft:
@@ -78,7 +113,23 @@ def _held_out(manifest: Path) -> list[str]:
     return names
 
 
-def _card(config: ReleaseConfig, draft: BundleDraft, held_out: list[str]) -> str:
+WITH_EDGE = ("A small fourth network judges voxel by voxel where cement ends. It learned from simulated scans of train "
+             "patients, as the other networks saw them.\n")
+WITHOUT_EDGE = "Where cement ends is decided by written limits.\n"
+RULES_ALONE = "Sites are told by written rules alone; their scores are no calibrated probabilities."
+
+
+def _by_classifier(classifier: LeakClassifier) -> str:
+    """How sites are told, for the card."""
+    learned = classifier.content.trained
+    return (f"Sites are told by written rules and by a classifier together. It learned from {learned['parts']} "
+            f"leak parts in {learned['cases']} simulated scans of {learned['patients']} virtual patients, as these "
+            "networks saw them. Its probabilities are calibrated on such scans, not on patients.")
+
+
+def _card(config: ReleaseConfig, draft: BundleDraft, by: str) -> str:
+    held_out = draft.training["held_out_anatomies"]
+    names = ", ".join(str(name) for name in held_out) if isinstance(held_out, list) else ""
     data = "\n".join(f"* {d.name} ({d.licence}): {d.source}" for d in config.training_data)
     updates = ", ".join(f"{name} {draft.training[f'{name}_updates']}" for name in draft.networks)
     return f"""# {config.name} {config.version}
@@ -86,6 +137,7 @@ def _card(config: ReleaseConfig, draft: BundleDraft, held_out: list[str]) -> str
 For research. Not a medical device; not for diagnosis or treatment of anyone.
 
 **What it does.** {_count(draft)} 3-D networks (MONAI DynUNet). {_passes(draft)}
+{by}
 
 **What it learned from.** Only synthetic scans, rendered anew for every update from distance fields of bones, with
 randomised tissue, lesions, cement, leaks, metal, noise, blur and field of view. Updates: {updates}. Never a real scan,
@@ -93,7 +145,7 @@ never a real cement leak.
 
 {data}
 
-**Held out for ever**, never used in training: {', '.join(held_out)}.
+**Held out for ever**, never used in training: {names}.
 
 **What was measured.** See `docs/results.md`. Those cases are synthetic too, but for one real CT without cement.
 
@@ -123,14 +175,15 @@ if __name__ == "__main__":
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder with train_coarse.yaml and so on")
     parser.add_argument("--exported", type=Path, default=Path("artifacts/export"))
     parser.add_argument("--manifest", type=Path, default=Path("data_manifests/anatomies.csv"))
+    parser.add_argument("--classifier", type=Path, help="folder of the train_classifier stage")
     parser.add_argument("--released", type=Path, default=Path("models/released"))
     given = parser.parse_args()
-    exported = {name: (load_config(given.configs / f"train_{name}.yaml", TrainConfig), given.exported / f"{name}.onnx")
-                for name in PASSES}
+    learned = None if given.classifier is None else given.classifier / CLASSIFIER
     settings = load_config(given.config, ReleaseConfig)
     with tracked("release", f"release {settings.name}") as run:
-        made = main(settings, networks=exported, released=given.released, manifest=given.manifest,
-                    now=datetime.now(UTC))
+        made = main(settings, networks=exported_networks(given.configs, given.exported), released=given.released,
+                    manifest=given.manifest, now=datetime.now(UTC),
+                    classifier=learned if learned is not None and learned.is_file() else None)
         run.settings(settings)
         run.tags({"bundle": made.name, "bundle_digest": made.digest, "manifest_digest": sha256_of(given.manifest)})
         run.file(made.folder, BUNDLE_FOLDER)

@@ -130,11 +130,11 @@ UNTRACKED = Tracker()
 
 
 @contextmanager
-def tracked(stage: str, name: str, *, beside: Path | None = None) -> Iterator[Tracker]:
+def tracked(stage: str, name: str, *, beside: Path | None = None, experiment: str = EXPERIMENT) -> Iterator[Tracker]:
     """A run of `stage`, ended as what is done in it ends. With `beside` its id is kept in that folder, and a run whose
-    id is there goes on.
+    id is there goes on. MLFLOW_EXPERIMENT_NAME, if set, has precedence over `experiment`.
     """
-    tracker = _open(stage, name, beside)
+    tracker = _open(stage, name, beside, experiment)
     try:
         yield tracker
     except KeyboardInterrupt:
@@ -179,7 +179,7 @@ def flattened(values: Mapping[str, object], before: str = "") -> Iterator[tuple[
             yield before + name, json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _open(stage: str, name: str, beside: Path | None) -> Tracker:
+def _open(stage: str, name: str, beside: Path | None, experiment: str) -> Tracker:
     try:
         client = store()
         kept = beside / RUN_FILE if beside is not None else None
@@ -188,7 +188,7 @@ def _open(stage: str, name: str, beside: Path | None) -> Tracker:
             client.update_run(run_id, status="RUNNING")
         else:
             tags = {"stage": stage, "commit": commit()}
-            run_id = client.create_run(_experiment(client), run_name=name, tags=tags).info.run_id
+            run_id = client.create_run(_experiment(client, experiment), run_name=name, tags=tags).info.run_id
             if kept is not None:
                 write_whole(kept, f"{run_id}\n".encode())
     except Exception as error:  # noqa: BLE001 - as in Tracker: whatever is wrong with the store, the work is done
@@ -197,8 +197,8 @@ def _open(stage: str, name: str, beside: Path | None) -> Tracker:
     return Tracker(client, run_id)
 
 
-def _experiment(client: Any) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+def _experiment(client: Any, experiment: str) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", experiment)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:

@@ -45,7 +45,8 @@ def test_the_chain_runs_once(copy: Path) -> None:
     first = dvc(copy, "repro")
     order = [line.split("'")[1] for line in first.splitlines() if line.startswith("Running stage")]
     assert order.index("prepare") < order.index("split") < order.index("train@near") < order.index("export@near")
-    assert order.index("export@near") < order.index("release") < order.index("evaluate")
+    assert order.index("export@near") < order.index("extract_features") < order.index("train_classifier")
+    assert order.index("train_classifier") < order.index("release") < order.index("evaluate")
     assert order.index("benchmark") < order.index("evaluate") < order.index("register")
     assert len(order) == len(dvc(copy, "stage", "list", "--name-only").split())
     assert (copy / "artifacts/smoke/released/CHAMPION").read_text() == "smoke\n"
