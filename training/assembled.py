@@ -1,32 +1,49 @@
-"""A release put together from networks that are watched, or with a part left out."""
+"""A loaded release whose networks are watched, or which leaves a part out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import Region
-from sacroleak.models.effort import Effort, with_effort
-from sacroleak.models.networks import NearNetwork, TwoPassSegmenter, working_anatomy
+from sacroleak.models.effort import BothWays
+from sacroleak.models.networks import TwoPassSegmenter, working_anatomy
 from sacroleak.models.resample import Field
 from sacroleak.models.runtime import Network
 
+Watch = Callable[[str, Network], Network]
+"""Puts something around the network of a name."""
+
 
 class OneLook(TwoPassSegmenter):
-    """The release without its second look at the bones, with cement hidden."""
+    """A release without its second look at the bones, with cement hidden."""
+
+    def __init__(self, segmenter: TwoPassSegmenter) -> None:
+        vars(self).update(vars(segmenter))
 
     def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:  # noqa: ARG002 - as inherited
         return working_anatomy(region)
 
 
-def assembled(bundle: Bundle, networks: Mapping[str, Network], *, effort: Effort = Effort.STANDARD,
-              kind: type[TwoPassSegmenter] = TwoPassSegmenter) -> TwoPassSegmenter:
-    """What `load_segmenter` makes of a release, from these networks of it; `near` may be left out."""
-    entries = bundle.index.networks
-    near = None
-    if "near" in networks:
-        near = NearNetwork(network=with_effort(networks["near"], effort, sided=False), patch=entries["near"].tile)
-    return kind(coarse=networks["coarse"], fine=with_effort(networks["fine"], effort, sided=True), near=near,
-                coarse_mm=entries["coarse"].spacing_mm[0], fine_mm=entries["fine"].spacing_mm[0],
-                patch=entries["fine"].tile)
+def watched(segmenter: TwoPassSegmenter, watch: Watch) -> TwoPassSegmenter:
+    """The same release with `watch` put around each network, inside what asks it twice. All else stays as loaded."""
+    other = copy(segmenter)
+    other._coarse, other._fine = _around("coarse", other._coarse, watch), _around("fine", other._fine, watch)
+    if other._near is not None:
+        other._near = replace(other._near, network=_around("near", other._near.network, watch))
+    return other
+
+
+def without_near(segmenter: TwoPassSegmenter) -> TwoPassSegmenter:
+    """The same release without its near network."""
+    other = copy(segmenter)
+    other._near = None
+    return other
+
+
+def _around(name: str, network: Network, watch: Watch) -> Network:
+    if isinstance(network, BothWays):
+        return replace(network, network=watch(name, network.network))
+    return watch(name, network)

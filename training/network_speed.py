@@ -24,10 +24,10 @@ from sacroleak.core.geometry import Shape
 from sacroleak.core.volume import Volume
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
 from sacroleak.models.effort import Effort
-from sacroleak.models.networks import TwoPassSegmenter
+from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.resample import Field as Floats
-from sacroleak.models.runtime import Network, OpenVinoNetwork
-from sacroleak.training.assembled import assembled
+from sacroleak.models.runtime import Network
+from sacroleak.training.assembled import watched
 from sacroleak.training.benchmark import BenchmarkConfig, make_case, read_benchmark
 from sacroleak.training.circumstances import circumstances
 from sacroleak.training.full_size_scan import full_size
@@ -77,9 +77,13 @@ class Timed:
 
 def timed_segmenter(bundle: Bundle, *, threads: int, effort: Effort) -> tuple[TwoPassSegmenter, dict[str, Timed]]:
     """The release as scoring uses it, and its networks, which count."""
-    timed = {name: Timed(network=OpenVinoNetwork(bundle.network_path(name), threads=threads))
-             for name in bundle.index.networks}
-    return assembled(bundle, timed, effort=effort), timed
+    timed: dict[str, Timed] = {}
+
+    def watch(name: str, network: Network) -> Network:
+        timed[name] = Timed(network=network)
+        return timed[name]
+
+    return watched(load_segmenter(bundle, threads=threads, effort=effort), watch), timed
 
 
 def operations(path: Path, sides: Shape) -> int:

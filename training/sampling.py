@@ -71,9 +71,9 @@ def _near_bone(rng: np.random.Generator, anatomy: Anatomy, warp: Warp) -> npt.ND
     return moved
 
 
-def random_case(rng: np.random.Generator, scene: Scene) -> Case:
-    """One randomised case, half of them far beyond realism."""
-    return draw_case(rng, scene, wild=bool(rng.random() < 0.5))
+def random_case(rng: np.random.Generator, scene: Scene, *, wild_share: float = 0.5) -> Case:
+    """One randomised case, `wild_share` of them far beyond realism."""
+    return draw_case(rng, scene, wild=bool(rng.random() < wild_share))
 
 
 def to_sample(case: Case, spec: NetworkSpec, erased: npt.NDArray[np.bool_] | None = None) -> Sample:
@@ -121,12 +121,15 @@ def _ball(rng: np.random.Generator, case: Case, around: npt.NDArray[np.bool_],
 class SyntheticPatches(IterableDataset[Sample]):
     """Sample n depends on `seed` and n alone, whatever the number of workers, so that a resumed run goes on exactly.
 
-    `every`: samples `start`, `start` + `every` and so on, where several processes share them out.
+    `every`: samples `start`, `start` + `every` and so on, where several processes share them out. `wild_share`: of the
+    cases that are randomised far beyond realism.
     """
 
-    def __init__(self, files: list[Path], spec: NetworkSpec, *, seed: int, start: int, every: int = 1) -> None:
+    def __init__(self, files: list[Path], spec: NetworkSpec, *, seed: int, start: int, every: int = 1,
+                 wild_share: float = 0.5) -> None:
         super().__init__()
         self.files, self.spec, self.seed, self.start, self.every = files, spec, seed, start, every
+        self.wild_share = wild_share
 
     def __iter__(self) -> Iterator[Sample]:
         """From sample `start` on, this worker's share."""
@@ -142,7 +145,8 @@ class SyntheticPatches(IterableDataset[Sample]):
                 draw = np.random.default_rng((self.seed, wanted // SHARED, 0))
                 scene = random_scene(draw, anatomies[int(draw.integers(len(anatomies)))], self.spec)
             if case is None or wanted != drawn:
-                case, drawn = random_case(np.random.default_rng((self.seed, wanted)), scene), wanted
+                rng = np.random.default_rng((self.seed, wanted))
+                case, drawn = random_case(rng, scene, wild_share=self.wild_share), wanted
             erased = draw_erased(np.random.default_rng((self.seed, number, look)), case) if look else None
             yield to_sample(case, self.spec, erased)
             number += step

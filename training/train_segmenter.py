@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 import onnx.numpy_helper
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -35,7 +35,7 @@ from sacroleak.training.tracking import UNTRACKED, Tracker, data_digest, tracked
 
 
 class TrainConfig(BaseModel):
-    """Everything that decides a training run."""
+    """Everything that decides a training run. `wild_share`: of the cases that are randomised far beyond realism."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     network: NetworkSpec
@@ -51,6 +51,7 @@ class TrainConfig(BaseModel):
     checkpoint_every: int
     batch: int = 1
     compiled: bool = False
+    wild_share: float = Field(default=0.5, ge=0.0, le=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,7 @@ def main(config: TrainConfig, *, anatomies: Path, manifest: Path, out: Path, how
         trainer.start_from(how.start_from)
     files = anatomies_of("train", anatomies, manifest)
     samples = SyntheticPatches(files, config.network, seed=config.seed, start=trainer.samples + how.rank.number,
-                               every=how.rank.of)
+                               every=how.rank.of, wild_share=config.wild_share)
     loader = DataLoader(samples, batch_size=config.batch, num_workers=config.workers,
                         prefetch_factor=4 if config.workers else None)
     lines = _run(trainer, iter(loader), checkpoint)

@@ -13,6 +13,7 @@ from openvino import opset13 as ops
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ConfigError
+from sacroleak.models import networks
 from sacroleak.models.bundle import default_bundle
 from sacroleak.models.effort import Effort
 from sacroleak.training import network_speed
@@ -70,7 +71,7 @@ def test_the_marks_reach_the_segmenters_file_if_the_release_is_the_same(
         config: NetworkSpeedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a small scan without a network's weights in it: which calls are made is what counts."""
     monkeypatch.setattr(network_speed, "SIDE_OF_PEAK", 8)
-    monkeypatch.setattr(network_speed, "OpenVinoNetwork", lambda _path, threads: CodedNetwork())
+    monkeypatch.setattr(networks, "OpenVinoNetwork", lambda _path, threads: CodedNetwork())
     monkeypatch.setattr(network_speed, "scan_of", lambda _config, _anatomies: Scan(cement_ml=4.0).volume())
     bundle = default_bundle()
     write_metrics(tmp_path / "segmenter.json", {"sacrum_dice": Figure(value=0.9, n=3),

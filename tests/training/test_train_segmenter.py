@@ -64,9 +64,9 @@ def test_a_run_that_was_stopped_goes_on_exactly(config: TrainConfig, anatomies: 
     starts = []
     draw = SyntheticPatches.__init__
 
-    def noted(self: SyntheticPatches, *given: object, seed: int, start: int, every: int) -> None:
+    def noted(self: SyntheticPatches, *given: object, start: int, every: int, **more: object) -> None:
         starts.append((start, every))
-        draw(self, *given, seed=seed, start=start, every=every)  # type: ignore[arg-type]
+        draw(self, *given, start=start, every=every, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SyntheticPatches, "__init__", noted)
     train_segmenter.main(config, anatomies=anatomies, manifest=manifest, out=tmp_path / "parts")
