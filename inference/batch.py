@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +17,16 @@ from sacroleak.core.errors import InputError
 from sacroleak.core.report import Report
 from sacroleak.core.sources import Source, discover
 from sacroleak.core.whole import PART_PREFIX, remove_leftovers, write_whole
-from sacroleak.inference.crew import Crew, CrewWish, available_mib, crew_for, most_workers, peek, usable_cores
+from sacroleak.inference.crew import (
+    LEAST_THREADS,
+    Crew,
+    CrewWish,
+    available_mib,
+    crew_for,
+    most_workers,
+    peek,
+    usable_cores,
+)
 from sacroleak.inference.dask_cluster import run_on_cluster
 from sacroleak.inference.disk import Room, free_bytes
 from sacroleak.inference.feed import Feed, Unpacked
@@ -156,12 +165,12 @@ def _finish(run: _Run, summary: RunSummary, *, started: datetime, begin: float) 
         run.room.full = True
 
 
-def _outcomes(run: _Run, sources: Iterator[Source]) -> Iterator[Outcome]:
+def _outcomes(run: _Run, sources: Iterator[Source]) -> Generator[Outcome, None, None]:
     """The outcomes of all sources as they come, from this process, others, or a cluster."""
     plan = run.plan
     setup = Setup(cases=run.out / CASES, engine=run.engine, now=plan.now, clock=plan.clock, force=plan.force)
     if plan.scheduler is not None:
-        threads = plan.wish.threads or 1
+        threads = plan.wish.threads or LEAST_THREADS
         run.facts = replace(plan.facts, scheduler=plan.scheduler, threads=threads)
         setup = replace(setup, engine=run.engine.with_threads(threads))
         limits = ScanLimits(time_s=plan.time_limit_s, memory_mib=0)

@@ -14,6 +14,9 @@ from sacroleak.inference.disk import MIB
 WORKER_MIB = 1_500
 """One process at work on 512x512x300 scans: 0.9 GB at its peak, and the next scan read ahead."""
 LEAST_LIMIT_MIB = 3_000
+LEAST_THREADS = 2
+"""With one thread OpenVINO 2026.4 rounds otherwise than with two or more (probabilities differ by up to 0.0002), among
+which it does not; so no process has one unless that is wished, and a scan's result does not depend on its company."""
 SHARE_OF_MEMORY = 0.9
 PEEK = 8
 
@@ -46,16 +49,16 @@ def most_workers(wish: CrewWish, *, cores: int, memory_mib: int) -> int:
 def crew_for(first: Sequence[Source], most: int, wish: CrewWish, *, cores: int, memory_mib: int) -> Crew:
     """The crew for a run that begins with the sources `first`, with no more than `most` processes.
 
-    One process with one thread for each core gets more done than one process with all: only the networks use several
-    threads. A single scan that is all there is gets all cores, in the process that is there already, unless the wish
-    says how many processes: to start another and load the software there takes longer than to read the scan.
+    One process for each core gets more done than one for all of them: only the networks use several threads. A single
+    scan that is all there is gets all cores, in the process that is there already, unless the wish says how many
+    processes: to start another and load the software there takes longer than to read the scan.
     """
     workers = most
-    if wish.workers is None:
+    if wish.workers is None and len(first) < peek(most):  # these are all
         scans = sum(source.kind != "refused" for source in first)
-        workers = 0 if scans <= 1 and len(first) < peek(most) else max(1, min(most, scans))
+        workers = min(most, scans) if scans > 1 else 0
     share = int(SHARE_OF_MEMORY * memory_mib) // max(1, workers)
-    return Crew(workers=workers, threads=wish.threads or max(1, cores // max(1, workers)),
+    return Crew(workers=workers, threads=wish.threads or max(LEAST_THREADS, cores // max(1, workers)),
                 memory_mib=wish.memory_mib or max(LEAST_LIMIT_MIB, share))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 
 from sacroleak.core.sources import Source
@@ -73,23 +73,30 @@ class Feed:
 
 
 class Unpacked:
-    """Removes what was unpacked from a zip file when its last scan is done and the next input was begun."""
+    """Removes what was unpacked from a zip file when its last scan is done and the next input was begun.
+
+    Sources are taken in one thread and done in another.
+    """
 
     def __init__(self) -> None:
         self._open: Counter[Path] = Counter()
         self._latest: Path | None = None
+        self._lock = Lock()
 
     def taken(self, source: Source) -> None:
         """A source was given out."""
-        before, self._latest = self._latest, source.unpacked
-        if source.unpacked is not None:
-            self._open[source.unpacked] += 1
-        if before is not None and before != self._latest:
-            self._sweep(before)
+        with self._lock:
+            before, self._latest = self._latest, source.unpacked
+            if source.unpacked is not None:
+                self._open[source.unpacked] += 1
+            if before is not None and before != self._latest:
+                self._sweep(before)
 
     def done(self, source: Source) -> None:
         """A source is finished with."""
-        if source.unpacked is not None:
+        if source.unpacked is None:
+            return
+        with self._lock:
             self._open[source.unpacked] -= 1
             if source.unpacked != self._latest:
                 self._sweep(source.unpacked)

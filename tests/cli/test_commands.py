@@ -219,8 +219,8 @@ def made(phantom: ModuleType, name: str, *places: object, leaked: Mapping[Site, 
 
 def test_the_demonstration_compares_each_scan_with_its_truth(tmp_path: Path, phantom: ModuleType, bundle: Path) -> None:
     scans = [made(phantom, "none"), made(phantom, "inside", phantom.IN_ALA),
-             made(phantom, "front", phantom.IN_FRONT, leaked={Site.ANTERIOR_SACRAL_SPACE: 0.9}),
-             made(phantom, "wrongly-called-clear", phantom.IN_FRONT)]
+             made(phantom, "front", phantom.IN_ALA, phantom.IN_FRONT, leaked={Site.ANTERIOR_SACRAL_SPACE: 0.9}),
+             made(phantom, "wrongly-called-clear", phantom.IN_ALA, phantom.IN_FRONT)]
     choice = EngineChoice(bundle=bundle, mode=None, preview=True, debug=True)
     engine, facts = open_engine(choice, [])
     rows, summary = compare(scans, tmp_path / "demo", engine, run_plan(choice, facts=facts))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sacroleak.core import dicom_studies
+from sacroleak.core.dicom_header import SliceHeader, read_header
 from sacroleak.core.dicom_studies import HOLD_FOLDERS
 from sacroleak.core.sources import count_units, discover
 
@@ -17,11 +18,10 @@ from sacroleak.core.sources import count_units, discover
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files whose headers were read, in order."""
     files: list[Path] = []
-    read = dicom_studies.read_header
 
-    def reading(path: Path) -> Any:
+    def reading(path: Path) -> SliceHeader | None:
         files.append(path)
-        return read(path)
+        return read_header(path)
 
     monkeypatch.setattr(dicom_studies, "read_header", reading)
     return files

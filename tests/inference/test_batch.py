@@ -87,7 +87,7 @@ def test_the_run_record_says_with_what_and_how_it_went(tmp_path: Path, phantom: 
 
 
 def test_csv_and_parquet_tell_the_same(tmp_path: Path, phantom: ModuleType, make_engine: MakeEngine, run: Run) -> None:
-    scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_FRONT))
+    scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA), phantom.ball(phantom.IN_FRONT))
     run([scan], tmp_path / "out", make_engine())
     table = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
     (row,) = rows(tmp_path / "out/results.csv")

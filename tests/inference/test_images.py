@@ -133,8 +133,8 @@ def test_the_preview_draws_every_kind_of_scan(phantom: ModuleType, tmp_path: Pat
                                               run: Run) -> None:
     ct = phantom.scan(phantom.grid(), phantom.ball(phantom.IN_ALA))
     scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA))
-    report = run([scan], tmp_path / "out", make_engine()).outcomes[0].report
-    assert report is not None
+    (outcome,) = run([scan], tmp_path / "out", make_engine()).outcomes
+    report = read_report(tmp_path / "out/cases" / outcome.case_id / "report.json")
     seen = phantom.KnowingSegmenter().segment(ct)
     drawn = {draw_preview(ct, seen, None, report), draw_preview(ct, None, None, report)}
     assert len(drawn) == 2
