@@ -34,6 +34,7 @@ def open_engine(choice: EngineChoice, inputs: list[str]) -> tuple[Engine, RunFac
     from sacroleak.inference.run_record import RunFacts
     from sacroleak.inference.score_one import Engine
     from sacroleak.models.bundle import default_bundle, load_bundle
+    from sacroleak.models.classifier import load_classifier
 
     config, limits = load_score_config(), load_limits()
     outputs = config.outputs(choice.mode, preview=choice.preview)
@@ -41,7 +42,8 @@ def open_engine(choice: EngineChoice, inputs: list[str]) -> tuple[Engine, RunFac
     bundle = default_bundle() if choice.bundle is None else load_bundle(choice.bundle)
     engine = Engine(segmenter=ReleasedSegmenter(bundle, threads=threads), limits=limits, outputs=outputs,
                     version=version("sacroleak"), bundle=bundle.name, bundle_digest=bundle.digest,
-                    config_digest=config_digest(limits, outputs), debug=choice.debug)
+                    config_digest=config_digest(limits, outputs), debug=choice.debug,
+                    classifier=load_classifier(bundle))
     return engine, RunFacts(inputs=inputs, mode=choice.mode or config.mode)
 
 

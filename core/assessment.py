@@ -73,7 +73,9 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What made this result. Digests are sha256 in hex; `created` is passed in, never read from a clock here."""
+    """What made this result. Digests are sha256 in hex; `created` is passed in, never read from a clock here.
+    `calibrated`: probabilities are a classifier's; else they are scores of the rules.
+    """
 
     version: str
     bundle: str
@@ -81,6 +83,7 @@ class Provenance:
     config_digest: str
     input_digest: str
     created: datetime
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from sacroleak.core.structures import Side, Site
 
 STATEMENT = "For research only. Not a medical device. Not for diagnosis or treatment."
 RULE_SCORE = "Probabilities are scores of written rules. They are not calibrated frequencies."
+CALIBRATED = ("Probabilities are those of rules and classifier together, calibrated on simulated scans, not on "
+              "patients. A leak that was not segmented has none.")
 REVIEW_RULE = "needs_review"
 
 Share = float
@@ -159,8 +161,9 @@ def _quality(a: Assessment, notes: tuple[str, ...]) -> dict[str, JsonValue]:
 
 def _provenance(a: Assessment) -> dict[str, JsonValue]:
     p = a.provenance
-    return {"statement": STATEMENT, "probabilities": RULE_SCORE, "version": p.version, "bundle": p.bundle,
-            "bundle_digest": p.bundle_digest, "config_digest": p.config_digest, "input_digest": p.input_digest,
+    return {"statement": STATEMENT, "probabilities": CALIBRATED if p.calibrated else RULE_SCORE,
+            "version": p.version, "bundle": p.bundle, "bundle_digest": p.bundle_digest,
+            "config_digest": p.config_digest, "input_digest": p.input_digest,
             "created": p.created.isoformat(timespec="seconds")}
 
 

@@ -57,15 +57,15 @@ class DemoRow:
 
 def case_page(report: Report, *, preview: str | None, label_images: Sequence[str]) -> str:
     """The page of one case; links are relative to its folder."""
-    return _render("case.html", title=f"{report.case_id}: cement and leaks", report=report, preview=preview,
-                   label_images=list(label_images))
+    return _render("case.html", title=f"{report.case_id}: cement and leaks", rule_score=_about([report]),
+                   report=report, preview=preview, label_images=list(label_images))
 
 
 def index_page(reports: Sequence[Report], failures: Sequence[Failure], *, previews: Collection[str]) -> str:
     """The page of a run: what needs review first, then leaks, then the rest. `previews`: case ids with a picture."""
     ordered = sorted(reports, key=lambda r: (not r.needs_review, not r.leak.present, r.case_id))
-    return _render("index.html", title="Cement leakage: this run", reports=ordered, failures=failures,
-                   previews=previews)
+    return _render("index.html", title="Cement leakage: this run", rule_score=_about(reports), reports=ordered,
+                   failures=failures, previews=previews)
 
 
 def demo_page(rows: Sequence[DemoRow], bundle: str) -> str:
@@ -83,8 +83,14 @@ def why(report: Report) -> str:
     return " ".join(dict.fromkeys(chosen[:2]))
 
 
-def _render(name: str, **values: object) -> str:
-    return _environment().get_template(name).render(statement=STATEMENT, rule_score=RULE_SCORE,
+def _about(reports: Sequence[Report]) -> str:
+    """What the reports say of their probabilities, each sentence once."""
+    said = [str(report.provenance.get("probabilities", RULE_SCORE)) for report in reports]
+    return " ".join(dict.fromkeys(said)) or RULE_SCORE
+
+
+def _render(name: str, *, rule_score: str = RULE_SCORE, **values: object) -> str:
+    return _environment().get_template(name).render(statement=STATEMENT, rule_score=rule_score,
                                                     review_rule=REVIEW_RULE, **values)
 
 

@@ -14,6 +14,7 @@ from sacroleak.inference.config import Outputs
 from sacroleak.inference.preview import draw_preview
 from sacroleak.inference.released import ReleasedSegmenter
 from sacroleak.models.assess import AssessedScan, ScanRef, Segmenter, assess
+from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.segmentation import Segmentation
 
@@ -49,6 +50,7 @@ class Engine:
     bundle_digest: str
     config_digest: str
     debug: bool = False
+    classifier: LeakClassifier | None = None
 
     def warm(self) -> None:
         """Load the networks now, if they are loaded late. Raises ModelError."""
@@ -124,7 +126,7 @@ def score_one(ct: Volume, ref: ScanRef, engine: Engine, *, now: datetime, watch:
     """Assess `ct` and picture it; stages `segment`, `rules` and `preview` go to `watch`."""
     timed = _TimedSegmenter(segmenter=engine.segmenter, watch=watch)
     with watch.stage("rules"):
-        scan = assess(ct, timed, engine.limits, ref, now=now)
+        scan = assess(ct, timed, engine.limits, ref, now=now, classifier=engine.classifier)
     report = to_report(scan.assessment, notes=scan.notes)
     preview = None
     if engine.outputs.preview:

@@ -11,6 +11,7 @@ from sacroleak.core.errors import NotAssessableError
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
+from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.segmentation import Segmentation
 
@@ -55,19 +56,20 @@ class AssessedScan:
     notes: tuple[str, ...] = ()
 
 
-def assess(ct: Volume, segmenter: Segmenter, limits: RuleLimits, ref: ScanRef, *, now: datetime) -> AssessedScan:
-    """Segment the scan, divide its cement, and say whether and where it leaked."""
+def assess(ct: Volume, segmenter: Segmenter, limits: RuleLimits, ref: ScanRef, *, now: datetime,
+           classifier: LeakClassifier | None = None) -> AssessedScan:
+    """Segment the scan, divide its cement, and say whether and where it leaked: by rules, and classifier if given."""
     try:
         segmentation = segmenter.segment(ct)
     except NotAssessableError as error:
         return AssessedScan(assessment=_not_assessable(ct, ref, error.reasons, now=now), segmentation=None,
                             leak_numbers=None)
-    found = attribute(segmentation, limits)
+    found = attribute(segmentation, limits, classifier)
     assessment = Assessment(
         case_id=ref.case_id, status="assessed", reasons=found.review_reasons, cement=found.cement,
         leak_present=found.leak_present, leak_probability=found.leak_probability, sites=_every_site(found),
         leaks=tuple(found.leaks),
-        quality=_quality(segmentation), provenance=_provenance(ref, now),
+        quality=_quality(segmentation), provenance=_provenance(ref, now, calibrated=found.calibrated),
     )
     return AssessedScan(assessment=assessment, segmentation=segmentation, leak_numbers=found.leak_numbers,
                         notes=tuple(found.notes))
@@ -103,6 +105,6 @@ def _spacing(ct: Volume) -> tuple[float, float, float]:
     return a, b, c
 
 
-def _provenance(ref: ScanRef, now: datetime) -> Provenance:
-    return Provenance(version=ref.version, bundle=ref.bundle, bundle_digest=ref.bundle_digest,
+def _provenance(ref: ScanRef, now: datetime, *, calibrated: bool = False) -> Provenance:
+    return Provenance(calibrated=calibrated, version=ref.version, bundle=ref.bundle, bundle_digest=ref.bundle_digest,
                       config_digest=ref.config_digest, input_digest=ref.input_digest, created=now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -12,7 +12,9 @@ from sacroleak.core.assessment import CementVolumes, Leak, SiteSummary
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Side, Site
 from sacroleak.core.volume import LabelMap
+from sacroleak.models.classifier import LeakClassifier, Verdict, case_probabilities, input_row
 from sacroleak.models.distance import Mask
+from sacroleak.models.feature_vector import feature_vector
 from sacroleak.models.features import MeasuredPart, ScanView
 from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.limits import RuleLimits
@@ -23,11 +25,12 @@ from sacroleak.models.segmentation import Segmentation
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Attribution:
-    """Everything the rules say of one scan.
+    """Everything the rules, and the classifier if there is one, say of one scan.
 
-    `leak_numbers`: on the grid of the cement, 0 or the number of the leak a voxel belongs to. `leak_probability` and
-    the sites' probabilities are rule scores, not calibrated. `notes`: what was seen and not called a leak, and why.
-    `review_reasons`: why a person should look at the scan, beside the reasons of its leaks.
+    `leak_numbers`: on the grid of the cement, 0 or the number of the leak a voxel belongs to. `calibrated`: whether
+    `leak_probability` and the sites' probabilities are a classifier's; else they are scores of the rules. `notes`: what
+    was seen and not called a leak, and why. `review_reasons`: why a person should look at the scan, beside the reasons
+    of its leaks.
     """
 
     cement: CementVolumes
@@ -38,31 +41,64 @@ class Attribution:
     leak_probability: float
     notes: tuple[str, ...]
     review_reasons: tuple[str, ...] = ()
+    calibrated: bool = False
 
 
-def attribute(segmentation: Segmentation, limits: RuleLimits) -> Attribution:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Part:
+    """A measured part with the rules' scores and the common verdict; None without a classifier."""
+
+    measured: MeasuredPart
+    scores: Mapping[Site, float]
+    verdict: Verdict | None
+
+    @property
+    def is_leak(self) -> bool:
+        """Without a classifier every part the rules propose is one."""
+        return self.verdict is None or self.verdict.is_leak
+
+
+def attribute(segmentation: Segmentation, limits: RuleLimits, classifier: LeakClassifier | None = None) -> Attribution:
     """Leaks of one scan, each with site, measures, findings and reasons to look again.
 
-    An anatomy without sacrum gives no leaks and a note. Takes well under a second for a region of 200 mm.
+    With a classifier the probabilities are calibrated, sites are those of rules and classifier together, and a part
+    that is surely no leak becomes a note. An anatomy without sacrum gives no leaks and a note. Takes well under a
+    second for a region of 200 mm.
     """
     found = measure_scan(segmentation, limits)
     if found is None:
         return _nothing(segmentation.cement)
     view, measured = found
-    leaks = tuple(_leak(n, m, segmentation, view.cement, limits) for n, m in enumerate(measured, start=1))
-    return _summary(leaks, measured, view, limits)
+    parts = _judged(measured, limits, classifier)
+    kept = [part for part in parts if part.is_leak]
+    leaks = tuple(_leak(n, part, segmentation, view.cement, limits) for n, part in enumerate(kept, start=1))
+    return _summary(leaks, parts, view, limits)
 
 
-def _leak(
-    number: int, measured: MeasuredPart, segmentation: Segmentation, cement: Cement, limits: RuleLimits,
-) -> Leak:
-    features = measured.features
-    scores = site_scores(features, limits)
-    reasons = _review_reasons(measured, scores, segmentation, cement, limits)
+def _judged(measured: Sequence[MeasuredPart], limits: RuleLimits, classifier: LeakClassifier | None) -> list[_Part]:
+    """Every part with what rules and classifier say of it, in the same order."""
+    scores = [site_scores(m.features, limits) for m in measured]
+    verdicts: Sequence[Verdict | None] = [None] * len(measured)
+    if classifier is not None and measured:
+        rows = [input_row(feature_vector(m.features), s) for m, s in zip(measured, scores, strict=True)]
+        verdicts = classifier.judge(np.stack(rows))
+    return [_Part(measured=m, scores=s, verdict=v) for m, s, v in zip(measured, scores, verdicts, strict=True)]
+
+
+def _leak(number: int, part: _Part, segmentation: Segmentation, cement: Cement, limits: RuleLimits) -> Leak:
+    features, verdict = part.measured.features, part.verdict
+    reasons = _scan_reasons(part.measured, segmentation, cement, limits)
+    if verdict is None:
+        site, probabilities = max(part.scores, key=lambda site: part.scores[site]), part.scores
+        reasons = (*_rule_reasons(part, limits), *reasons)
+    else:
+        site, probabilities = verdict.site, verdict.probabilities
+        small = features.volume_ml < limits.leaks.volume_ml
+        reasons = (*verdict.reasons, *((_very_small(features.volume_ml),) if small else ()), *reasons)
     return Leak(
-        number=number, site=max(scores, key=lambda site: scores[site]), volume_ml=features.volume_ml,
+        number=number, site=site, volume_ml=features.volume_ml,
         centroid_lps_mm=features.centroid_lps_mm, side=side_of(features.left_mm, limits),
-        compartments=features.compartments, shape=features.shape, probabilities=scores,
+        compartments=features.compartments, shape=features.shape, probabilities=probabilities,
         findings=findings(features, limits), needs_review=bool(reasons), review_reasons=reasons,
     )
 
@@ -74,13 +110,10 @@ def side_of(left_mm: float, limits: RuleLimits) -> Side:
     return Side.LEFT if left_mm > 0 else Side.RIGHT
 
 
-def _review_reasons(
-    measured: MeasuredPart, scores: Mapping[Site, float], segmentation: Segmentation, cement: Cement,
-    limits: RuleLimits,
-) -> tuple[str, ...]:
-    """Why a person should look at this part; empty if nothing speaks for it."""
-    features, review = measured.features, limits.review
-    (first, p), (second, q) = sorted(scores.items(), key=lambda item: -item[1])[:2]
+def _rule_reasons(part: _Part, limits: RuleLimits) -> tuple[str, ...]:
+    """Why the rules alone are not sure. A classifier weighs the same measures, and says itself how sure it is."""
+    features, review = part.measured.features, limits.review
+    (first, p), (second, q) = sorted(part.scores.items(), key=lambda item: -item[1])[:2]
     reasons = []
     if p - q < review.close_call:
         reasons.append(f"The rules do not decide between {first} ({p:.2f}) and {second} ({q:.2f}).")
@@ -88,16 +121,28 @@ def _review_reasons(
         reasons.append(f"It reaches only {features.shape.depth_outside_mm:.1f} mm outside the bone, near the noise of "
                        "the bone's contour.")
     if features.volume_ml < review.small_ml:
-        reasons.append(f"It is very small ({features.volume_ml:.3f} mL).")
+        reasons.append(_very_small(features.volume_ml))
     if features.apart_mm > review.apart_mm:
         reasons.append(f"It lies {features.apart_mm:.0f} mm from other cement of the sacrum and may be something else "
                        "of that density.")
+    return tuple(reasons)
+
+
+def _very_small(volume_ml: float) -> str:
+    return f"It is very small ({volume_ml:.3f} mL)."
+
+
+def _scan_reasons(
+    measured: MeasuredPart, segmentation: Segmentation, cement: Cement, limits: RuleLimits,
+) -> tuple[str, ...]:
+    """Why a person should look whoever judges: too little is seen to be sure."""
+    features, reasons = measured.features, []
     if features.scan.intraosseous_ml < limits.leaks.source_ml:
         reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
                        "may be something else of that density.")
-    if segmentation.sacrum_coverage < review.coverage:
+    if segmentation.sacrum_coverage < limits.review.coverage:
         reasons.append(f"Only {segmentation.sacrum_coverage:.0%} of the sacrum is seen.")
-    if _at_edge(measured.part.rows, cement, segmentation.anatomy.geometry, review.edge_mm):
+    if _at_edge(measured.part.rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):
         reasons.append("It reaches the border of the examined region.")
     return tuple(reasons)
 
@@ -112,29 +157,49 @@ def _at_edge(rows: Rows, cement: Cement, anatomy: Geometry, edge_mm: float) -> b
     return bool(border.any() or ((inner < margin) | (inner > np.array(anatomy.shape) - 1 - margin)).any())
 
 
-def _summary(
-    leaks: tuple[Leak, ...], measured: list[MeasuredPart], view: ScanView, limits: RuleLimits,
-) -> Attribution:
-    cement = view.cement
+def _summary(leaks: tuple[Leak, ...], parts: list[_Part], view: ScanView, limits: RuleLimits) -> Attribution:
+    cement, kept = view.cement, [part for part in parts if part.is_leak]
     numbers = np.zeros(cement.geometry.shape, dtype=np.uint16)
-    leaked = np.zeros(len(cement.index), dtype=np.bool_)
-    for leak, m in zip(leaks, measured, strict=True):
-        numbers[tuple(cement.index[m.part.rows].T)] = leak.number
-        leaked[m.part.rows] = True
-    rim = (cement.bone_mm > 0) & ~cement.foreign & ~leaked
+    leaked, named = np.zeros(len(cement.index), dtype=np.bool_), np.zeros(len(cement.index), dtype=np.bool_)
+    for leak, part in zip(leaks, kept, strict=True):
+        numbers[tuple(cement.index[part.measured.part.rows].T)] = leak.number
+        leaked[part.measured.part.rows] = True
+    for part in parts:
+        named[part.measured.part.rows] = True
+    rim = (cement.bone_mm > 0) & ~cement.foreign & ~named
     own_ml, leaked_ml = cement.volume_ml(~cement.foreign), cement.volume_ml(leaked)
     volumes = CementVolumes(total_ml=own_ml, intraosseous_ml=own_ml - leaked_ml, leaked_ml=leaked_ml,
                             elsewhere_ml=cement.volume_ml(cement.foreign))
-    sure = [leak_score(m.features.excess_mm, limits, found=True) for m in measured]
     # Without a leak the rim that comes nearest to one speaks.
     best_rim = float(cement.excess_mm[rim].max()) if rim.any() else -limits.leaks.depth_mm
+    sites, probability = _probabilities(parts, limits)
     return Attribution(
         cement=volumes, leaks=leaks, leak_numbers=LabelMap(labels=numbers, geometry=cement.geometry),
-        sites=_sites(leaks, sure), leak_present=bool(leaks),
-        leak_probability=max(sure) if sure else leak_score(best_rim, limits, found=False),
-        notes=(*view.spaces.frame.notes, *cement.notes, *_rim_note(cement, rim, limits)),
-        review_reasons=view.review_reasons,
+        sites=_sites(leaks, sites), leak_present=bool(leaks),
+        leak_probability=probability if parts else leak_score(best_rim, limits, found=False),
+        notes=(*view.spaces.frame.notes, *cement.notes, *_no_leak_notes(parts), *_rim_note(cement, rim, limits)),
+        review_reasons=view.review_reasons, calibrated=any(part.verdict is not None for part in parts),
     )
+
+
+def _probabilities(parts: Sequence[_Part], limits: RuleLimits) -> tuple[dict[Site, float], float]:
+    """Of the whole scan: each site's probability and that of any leak; of the rules alone they are scores."""
+    verdicts = [part.verdict for part in parts if part.verdict is not None]
+    if verdicts:
+        return case_probabilities(verdicts)
+    sure = [leak_score(part.measured.features.excess_mm, limits, found=True) for part in parts]
+    absent = {site: float(np.prod([1.0 - score * part.scores[site] for part, score in zip(parts, sure, strict=True)]))
+              for site in Site}
+    return {site: 1.0 - none for site, none in absent.items()}, max(sure, default=0.0)
+
+
+def _no_leak_notes(parts: Sequence[_Part]) -> tuple[str, ...]:
+    """Parts outside the bone that the classifier takes for no leak: never lost, but named."""
+    return tuple(
+        f"{p.measured.features.volume_ml:.2f} mL outside the bone's contour, up to "
+        f"{p.measured.features.shape.depth_outside_mm:.1f} mm from it, is called no leak (probability of a leak "
+        f"{p.verdict.leak_probability:.2f}; by the rules alone {max(p.scores, key=lambda site: p.scores[site])})."
+        for p in parts if p.verdict is not None and not p.verdict.is_leak)
 
 
 def leak_score(excess_mm: float, limits: RuleLimits, *, found: bool) -> float:
@@ -156,14 +221,11 @@ def _rim_note(cement: Cement, rim: Mask, limits: RuleLimits) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _sites(leaks: tuple[Leak, ...], sure: list[float]) -> dict[Site, SiteSummary]:
+def _sites(leaks: Sequence[Leak], probabilities: Mapping[Site, float]) -> dict[Site, SiteSummary]:
     sites = {}
     for site in Site:
-        absent = 1.0
-        for leak, score in zip(leaks, sure, strict=True):
-            absent *= 1.0 - score * leak.probabilities[site]
         own = [leak.volume_ml for leak in leaks if leak.site is site]
-        sites[site] = SiteSummary(present=bool(own), probability=1.0 - absent, volume_ml=float(sum(own)))
+        sites[site] = SiteSummary(present=bool(own), probability=probabilities[site], volume_ml=float(sum(own)))
     return sites
 
 
@@ -172,7 +234,8 @@ def _nothing(cement: LabelMap) -> Attribution:
     grid, total_ml = cement.geometry, cement.volume_ml(1)
     return Attribution(
         cement=CementVolumes(total_ml=0.0, intraosseous_ml=0.0, leaked_ml=0.0, elsewhere_ml=total_ml), leaks=(),
-        leak_numbers=LabelMap(labels=np.zeros(grid.shape, dtype=np.uint16), geometry=grid), sites=_sites((), []),
+        leak_numbers=LabelMap(labels=np.zeros(grid.shape, dtype=np.uint16), geometry=grid),
+        sites=_sites((), dict.fromkeys(Site, 0.0)),
         leak_present=False, leak_probability=0.0,
         notes=("No sacrum was found: the cement cannot be judged.",) if total_ml > 0 else (),
     )

@@ -20,6 +20,7 @@ from rich.console import Console
 from sacroleak.core.config import load_config
 from sacroleak.core.nifti import read_nifti
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
+from sacroleak.models.classifier import load_classifier
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import load_segmenter
 from sacroleak.training.benchmark import BenchmarkConfig
@@ -99,7 +100,8 @@ def main(config: EvaluateConfig, scans: BenchmarkConfig, *, bundle: Bundle, plac
 def real(given: RealCt, config: EvaluateConfig, *, bundle: Bundle, places: Places, now: datetime) -> None:
     """Measure the release on one real CT; writes `real_ct.json` and `about.json`, and its mark to `segmenter.json`."""
     segmenter = load_segmenter(bundle, threads=config.cores)
-    figures = measure_real_ct(given, segmenter, shipped_limits(), scratch=places.records)
+    figures = measure_real_ct(given, segmenter, shipped_limits(), scratch=places.records,
+                              classifier=load_classifier(bundle))
     figures |= baseline_figures(given, config.measures.baseline)
     write_metrics(places.metrics / "real_ct.json", figures)
     note_about(places.metrics, "real_ct", circumstances(bundle, now=now, data=given.digest))

@@ -19,6 +19,7 @@ from sacroleak.core.read import read_one
 from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
+from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
@@ -87,27 +88,28 @@ def on_ct_grid(ct: Volume, labels: Volume, numbers: LabelNumbers) -> RealCt:
     return RealCt(ct=ct, labels=LabelMap(labels=own, geometry=ct.geometry), digest=state.hexdigest())
 
 
-def measure_real_ct(given: RealCt, segmenter: Segmenter, limits: RuleLimits, *, scratch: Path) -> Figures:
+def measure_real_ct(given: RealCt, segmenter: Segmenter, limits: RuleLimits, *, scratch: Path,
+                    classifier: LeakClassifier | None = None) -> Figures:
     """Everything of `metrics/real_ct.json`; DICOM series are written below `scratch` and removed again.
 
     One patient: n is 1 and there is no interval. Raises NotAssessableError if the model refuses the scan.
     """
-    plain = score(given.ct, segmenter, limits)
+    plain = score(given.ct, segmenter, limits, classifier)
     figures = bone_figures(plain.segmentation, given.labels)
     figures["real_ct_cement_reported_ml"] = one(plain.found.cement.total_ml + plain.found.cement.elsewhere_ml)
     figures["real_ct_leaks_reported"] = one(len(plain.found.leaks))
     figures["real_ct_metal_ml"] = one(plain.segmentation.metal_ml)
     figures["real_ct_sacrum_coverage"] = one(plain.segmentation.sacrum_coverage)
     sacrum = given.labels.labels == Structure.SACRUM
-    figures |= implant_figures(given.ct, sacrum, segmenter, limits)
+    figures |= implant_figures(given.ct, sacrum, segmenter, limits, classifier=classifier)
     with_cement = front_implant(given.ct, sacrum, Side.RIGHT)[0].ct
-    return figures | position_figures(with_cement, segmenter, limits, scratch=scratch)
+    return figures | position_figures(with_cement, segmenter, limits, scratch=scratch, classifier=classifier)
 
 
-def score(ct: Volume, segmenter: Segmenter, limits: RuleLimits) -> Scored:
+def score(ct: Volume, segmenter: Segmenter, limits: RuleLimits, classifier: LeakClassifier | None = None) -> Scored:
     """The whole way from HU to leaks."""
     segmentation = segmenter.segment(ct)
-    return Scored(segmentation=segmentation, found=attribute(segmentation, limits))
+    return Scored(segmentation=segmentation, found=attribute(segmentation, limits, classifier))
 
 
 def bone_figures(segmentation: Segmentation, truth: LabelMap) -> Figures:
@@ -151,11 +153,12 @@ def front_implant(ct: Volume, sacrum: Mask, side: Side) -> tuple[Implanted, Blob
     return implant(ct, (ala, front)), front
 
 
-def implant_figures(ct: Volume, sacrum: Mask, segmenter: Segmenter, limits: RuleLimits) -> Figures:
+def implant_figures(ct: Volume, sacrum: Mask, segmenter: Segmenter, limits: RuleLimits, *,
+                    classifier: LeakClassifier | None = None) -> Figures:
     """Cement in the left ala: found, and no leak. In front of the S1 cortex, on either side: a leak, on that side."""
     ala = blob_at("ala", Side.LEFT, sacrum, ct.geometry, radius_mm=ALA_RADIUS_MM)
     inside = implant(ct, (ala,))
-    judged = score(inside.ct, segmenter, limits)
+    judged = score(inside.ct, segmenter, limits, classifier)
     figures = {
         "real_ct_ala_cement_dice": one(dice(_cement(judged, ct.geometry), inside.cement.labels.astype(bool))),
         "real_ct_ala_volume_error_pct": one(100.0 * abs(judged.found.cement.total_ml - ala.volume_ml) / ala.volume_ml),
@@ -164,8 +167,8 @@ def implant_figures(ct: Volume, sacrum: Mask, segmenter: Segmenter, limits: Rule
     }
     for side in (Side.LEFT, Side.RIGHT):
         both, front = front_implant(ct, sacrum, side)
-        figures |= {f"real_ct_front_{side}_{name}": figure
-                    for name, figure in _front_figures(score(both.ct, segmenter, limits), front, side).items()}
+        found = _front_figures(score(both.ct, segmenter, limits, classifier), front, side)
+        figures |= {f"real_ct_front_{side}_{name}": figure for name, figure in found.items()}
     return figures
 
 
@@ -187,16 +190,17 @@ def _front_figures(judged: Scored, front: Blob, side: Side) -> Figures:
     }
 
 
-def position_figures(ct: Volume, segmenter: Segmenter, limits: RuleLimits, *, scratch: Path) -> Figures:
+def position_figures(ct: Volume, segmenter: Segmenter, limits: RuleLimits, *, scratch: Path,
+                     classifier: LeakClassifier | None = None) -> Figures:
     """The same scan written as DICOM in every position and read again: the same findings at the same places?"""
-    wanted = score(ct, segmenter, limits)
+    wanted = score(ct, segmenter, limits, classifier)
     scratch.mkdir(parents=True, exist_ok=True)
     same, shifts, cement_shifts = 0, [], []
     with TemporaryDirectory(dir=scratch) as folder:
         for number, style in enumerate(STYLES):
             series = Path(folder) / str(number)
             write_series(ct, series, style)
-            got = score(read_one(series), segmenter, limits)
+            got = score(read_one(series), segmenter, limits, classifier)
             same += findings_of(got.found) == findings_of(wanted.found)
             shifts.append(largest_shift_mm(got.found, wanted.found))
             cement_shifts.append(_apart(got.cement_points, wanted.cement_points))

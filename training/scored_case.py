@@ -15,6 +15,7 @@ from sacroleak.core.geometry import Box, Geometry
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
+from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
@@ -151,7 +152,8 @@ class Segmenter(Protocol):
         ...
 
 
-def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, config: MeasureConfig) -> CaseRecord:
+def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, config: MeasureConfig, *,
+            classifier: LeakClassifier | None = None) -> CaseRecord:
     """Score one scan and compare with its truth. Never raises for a scan that the model refuses to judge."""
     case = item.case
     unjudged = CaseRecord(
@@ -164,7 +166,7 @@ def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, confi
         segmentation = segmenter.segment(case.ct)
     except NotAssessableError as error:
         return unjudged.model_copy(update={"reasons": error.reasons})
-    found = attribute(segmentation, limits)
+    found = attribute(segmentation, limits, classifier)
     return unjudged.model_copy(update={
         "anatomy": _anatomy(segmentation, case, config), "model": _model(segmentation, found, case, config),
         "sacrum_coverage": segmentation.sacrum_coverage,

@@ -21,6 +21,7 @@ from rich.progress import track
 
 from sacroleak.core.whole import remove_leftovers, write_whole
 from sacroleak.models.bundle import load_bundle
+from sacroleak.models.classifier import LeakClassifier, load_classifier
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.networks import load_segmenter
 from sacroleak.training.benchmark import load_case
@@ -101,6 +102,12 @@ def _opened(bundle: Path, threads: int) -> Segmenter:
     return load_segmenter(load_bundle(bundle), threads=threads)
 
 
+@cache
+def _classifier(bundle: Path) -> LeakClassifier | None:
+    """That of the release, read once in each process."""
+    return load_classifier(load_bundle(bundle))
+
+
 def _record(path: Path, *, scoring: Scoring, kept: Path) -> CaseRecord:
     return kept_or_measured(path, kept, lambda: _opened(scoring.bundle, scoring.threads), scoring)
 
@@ -116,7 +123,7 @@ def kept_or_measured(path: Path, kept: Path, opened: Callable[[], Segmenter], sc
             record = None
         if record is not None and record.case_digest == item.digest:
             return record
-    record = measure(item, opened(), scoring.limits, scoring.measures)
+    record = measure(item, opened(), scoring.limits, scoring.measures, classifier=_classifier(scoring.bundle))
     write_whole(place, record.model_dump_json(indent=1).encode())
     return record
 

@@ -20,6 +20,7 @@ from sacroleak.core.report import to_report
 from sacroleak.core.whole import sha256_of
 from sacroleak.models.assess import ScanRef, assess
 from sacroleak.models.bundle import load_bundle
+from sacroleak.models.classifier import load_classifier
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import load_segmenter
 
@@ -32,6 +33,7 @@ class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow is not followed
         self.bundle = load_bundle(Path(context.artifacts["bundle"]))
         self.segmenter = load_segmenter(self.bundle, threads=len(os.sched_getaffinity(0)))
         self.limits = shipped_limits()
+        self.classifier = load_classifier(self.bundle)
 
     def predict(self, context: Any, model_input: list[str]) -> list[Any]:  # noqa: ARG002 - MLflow's call
         """The report of each NIfTI file, as `report.json` holds it. The n-th scan's `case_id` is `scan-n`."""
@@ -41,7 +43,8 @@ class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow is not followed
         rules = hashlib.sha256(self.limits.model_dump_json().encode()).hexdigest()
         ref = ScanRef(case_id=case_id, input_digest=sha256_of(path), version=version("sacroleak"),
                       bundle=self.bundle.name, bundle_digest=self.bundle.digest, config_digest=rules)
-        scan = assess(read_nifti(path), self.segmenter, self.limits, ref, now=datetime.now(UTC))
+        scan = assess(read_nifti(path), self.segmenter, self.limits, ref, now=datetime.now(UTC),
+                      classifier=self.classifier)
         report: dict[str, Any] = to_report(scan.assessment, notes=scan.notes).model_dump(mode="json")
         return report
 
