@@ -11,10 +11,13 @@ from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
 from sacroleak.core.structures import Structure
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
+from sacroleak.models.classifier import load_classifier
 from sacroleak.models.networks import load_segmenter
 from sacroleak.training import export, release
+from sacroleak.training.fit_classifier import fit
 from sacroleak.training.release import OUTPUTS, ReleaseConfig
 from sacroleak.training.train_segmenter import TrainConfig, Trainer
+from tests.training.leak_parts import SMALL, made_up
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning",
                                         "ignore::torch.jit.TracerWarning")  # the exporter speaks of its own inside
@@ -68,6 +71,21 @@ def test_a_release_without_the_near_network_can_score(config: ReleaseConfig, net
     card = bundle.card()
     assert "Two 3-D networks" in card
     assert "near" not in card
+
+
+def test_a_release_takes_the_classifier_along_and_its_card_says_so(
+        config: ReleaseConfig, networks: Networks, manifest: Path, tmp_path: Path, bundle: Bundle) -> None:
+    assert load_classifier(bundle) is None
+    assert "rules alone" in bundle.card()
+    learned = fit(made_up(0, 20), SMALL, {})
+    (tmp_path / "classifier.json").write_text(learned.model_dump_json())
+    with_one = release.main(config, networks=networks, released=tmp_path, manifest=manifest, now=NOW,
+                            classifier=tmp_path / "classifier.json")
+    loaded = load_classifier(with_one)
+    assert loaded is not None
+    assert loaded.content == learned
+    assert f"{learned.trained['parts']} leak parts in 20 simulated scans" in with_one.card()
+    assert with_one.digest != bundle.digest
 
 
 def test_a_release_for_other_intensities_is_refused(bundle: Bundle) -> None:

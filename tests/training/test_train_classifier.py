@@ -52,16 +52,17 @@ def tables(folder: Path, table: PartTable) -> Path:
 
 
 def test_it_writes_a_classifier_and_its_figures_and_tracks_them(tmp_path: Path) -> None:
-    made = train_classifier.main(CONFIG, tables=tables(tmp_path, made_up(3, 30, rules_right=0.4)), out=tmp_path / "out",
+    table = made_up(3, 50, noise=0.15, rules_right=0.3)
+    made = train_classifier.main(CONFIG, tables=tables(tmp_path, table), out=tmp_path / "out",
                                  metrics=tmp_path / "metrics")
     assert made is not None
     loaded = LeakClassifier.load(tmp_path / "out/classifier.json")
-    assert loaded.content.trained["cases"] == 30
+    assert loaded.content.trained["cases"] == 50
     assert loaded.content.trained["bundle"] == "made up 1"
     figures = json.loads((tmp_path / "metrics/classifier.json").read_text())
     for method in METHODS:
         for masks in ("predicted", "true"):
-            assert figures[f"{method}_exact_sites[masks={masks}]"]["n"] == 30
+            assert figures[f"{method}_exact_sites[masks={masks}]"]["n"] == 50
     both, rules = (figures[f"{method}_exact_sites[masks=predicted]"]["value"] for method in ("both", "rules"))
     assert both > rules
     run = Noted()
