@@ -19,7 +19,7 @@ from sacroleak.training.classifier_run import note_classifier, worst_rows
 from sacroleak.training.extract_features import ABOUT, PREDICTED, TRUE
 from sacroleak.training.fit_classifier import fit
 from sacroleak.training.intervals import Bootstrap
-from sacroleak.training.part_table import CaseFacts, PartTable, save_table
+from sacroleak.training.part_table import CaseFacts, PartTable, joined, save_table
 from sacroleak.training.tracking import Tracker
 from sacroleak.training.train_classifier import ClassifierConfig, judge_held_out
 from tests.training.leak_parts import SMALL, made_up
@@ -78,6 +78,14 @@ def test_too_few_patients_are_an_error_only_where_a_classifier_is_required(tmp_p
     assert train_classifier.main(CONFIG.model_copy(update={"required": False}), tables=folder, out=tmp_path / "out",
                                  metrics=tmp_path) is None
     assert not (tmp_path / "out/classifier.json").exists()
+
+
+def test_scans_in_which_nothing_was_found_teach_nothing(tmp_path: Path) -> None:
+    none = joined([])
+    table = joined([(case.model_copy(update={"assessed": False}), none.matrix, none.truth)
+                    for case in made_up(3, 8).cases])
+    assert train_classifier.main(CONFIG.model_copy(update={"required": False}), tables=tables(tmp_path, table),
+                                 out=tmp_path / "out", metrics=tmp_path) is None
 
 
 def test_no_scan_is_judged_by_a_classifier_that_saw_its_patient(monkeypatch: pytest.MonkeyPatch) -> None:
