@@ -59,7 +59,7 @@ class _Cluster:
         from distributed import as_completed
 
         self._client, self._setup, self._limits, self._room = client, setup, limits, room
-        self._done = as_completed(raise_errors=False)
+        self._done = as_completed(loop=client.loop, raise_errors=False)
         self._jobs: dict[str, tuple[Job, int]] = {}
         self._taken = 0
 

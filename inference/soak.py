@@ -114,39 +114,36 @@ def _start(manifest: Path, out: Path, plan: Plan) -> subprocess.Popen[str]:
 
 def _undisturbed(manifest: Path, out: Path, plan: Plan) -> float:
     """Score everything; how much memory all processes together grew from the 100th scan to the last, MB."""
-    run = _start(manifest, out, plan)
-    held = [sum(_resident_mb(pid) for pid in (run.pid, *_children(run.pid))) for _ in run.stdout or ()]
-    if run.wait() != 0:
+    with _start(manifest, out, plan) as run:
+        held = [sum(_resident_mb(pid) for pid in (run.pid, *_children(run.pid))) for _ in run.stdout or ()]
+    if run.returncode != 0:
         raise RuntimeError("the undisturbed run failed")
     first = min(FROM_SCAN, len(held) // 2)
     return float(np.mean(held[-WINDOW:]) - np.mean(held[first: first + WINDOW]))
 
 
 def _disturbed(manifest: Path, out: Path, plan: Plan, found: Found, rng: np.random.Generator) -> None:
-    """Begin, kill, and begin again until all kills are spent; then let it come to its end."""
+    """Begin and kill until all kills are spent; then let the run come to its end."""
     share = max(1, plan.scans // (plan.run_kills + 1))
-    while True:
-        run = _start(manifest, out, plan)
-        last = found.run_kills >= plan.run_kills
+    while found.run_kills < plan.run_kills:
         # A run that is taken up again first passes what is done already, so the moment moves on from kill to kill.
         stop = found.run_kills * share + int(rng.integers(1, share + 1))
         hurt = int(rng.integers(0, stop)) if found.worker_kills < plan.worker_kills else -1
-        for number, _ in enumerate(run.stdout or ()):
-            if number == hurt:
-                found.worker_kills += _kill_a_worker(run.pid, rng)
-            if number == stop and not last:
-                break
-        else:
-            if run.wait() != 0:
-                raise RuntimeError("a run that was taken up again failed")
-            if last:
-                return
-        time.sleep(float(rng.uniform(0, 0.3)))
-        workers = _children(run.pid)
-        run.kill()
-        run.wait()
+        with _start(manifest, out, plan) as run:
+            for number, _ in enumerate(run.stdout or ()):
+                if number == hurt:
+                    found.worker_kills += _kill_a_worker(run.pid, rng)
+                if number == stop:
+                    break
+            time.sleep(float(rng.uniform(0, 0.3)))
+            workers = _children(run.pid)
+            run.kill()
         found.run_kills += 1
         found.outlived += _outliving(workers)
+    with _start(manifest, out, plan) as run:
+        run.communicate()
+    if run.returncode != 0:
+        raise RuntimeError("a run that was taken up again failed")
 
 
 def _kill_a_worker(leader: int, rng: np.random.Generator) -> int:

@@ -142,7 +142,8 @@ class Troublemaker(KnowingSegmenter):
 
     def segment(self, ct: Volume) -> Segmentation:
         corner = int(ct.hu[0, 0, 0])
-        ct.hu[0, 0, 0] = SOFT_HU
+        if corner != CRASH_HU:
+            ct.hu[0, 0, 0] = SOFT_HU
         if corner == KILL_HU or (corner == KILL_ONCE_HU and not (self.marks / "killed").exists()):
             (self.marks / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)

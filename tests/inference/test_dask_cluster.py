@@ -40,7 +40,7 @@ def test_a_killed_worker_loses_nothing_and_the_results_are_those_of_one_process(
                       scheduler=cluster.scheduler_address)
     assert (marks / "killed").exists(), "a worker died"
     assert sorted(outcome.what for outcome in summary.outcomes) == ["refused"] + ["scored"] * 6
-    run(inputs, tmp_path / "alone", make_engine(), now=phantom.fixed_now)
+    run(inputs, tmp_path / "alone", make_engine(segmenter=phantom.Troublemaker(marks)), now=phantom.fixed_now)
     for file in sorted((tmp_path / "alone").rglob("*")):
         if file.is_file() and file.name != "run.json":
             assert (tmp_path / "out" / file.relative_to(tmp_path / "alone")).read_bytes() == file.read_bytes()
