@@ -30,7 +30,7 @@ INPUTS: tuple[str, ...] = (*FEATURE_NAMES, *RULE_INPUTS)
 
 SMALLEST_SHARE = 0.004
 """Trees that all agree say 0 or 1; so far from both is the most that some hundreds of parts can show."""
-WIDER = 0.1
+WIDER = 0.25
 """A measure is out of range if it lies so much of the training parts' range beyond it."""
 
 Matrix = npt.NDArray[np.float64]
