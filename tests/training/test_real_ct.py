@@ -202,7 +202,7 @@ def test_all_figures_of_a_ct_are_there(
     released: TwoPassSegmenter, untreated: RealCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(real_ct, "position_figures", lambda *_args, **_more: {})
-    monkeypatch.setattr(real_ct, "implant_figures", lambda *_args: {})
+    monkeypatch.setattr(real_ct, "implant_figures", lambda *_args, **_more: {})
     figures = measure_real_ct(untreated, released, shipped_limits(), scratch=tmp_path)
     assert value(figures, "leaks_reported") == 0
     assert all(figure.low is None for figure in figures.values())
