@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ class KnowingSegmenter:
 class Troublemaker(KnowingSegmenter):
     """Ends its process, hangs, takes memory, or finds the disk full, as the scan's corner says.
 
-    `marks` is a folder where it leaves a file for each time it hangs, and for the first time it met KILL_ONCE_HU.
+    `marks` is a folder where it leaves files while it hangs, and one for the first time it met KILL_ONCE_HU.
     """
 
     def __init__(self, marks: Path) -> None:
@@ -148,8 +149,9 @@ class Troublemaker(KnowingSegmenter):
             (self.marks / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if corner == HANG_HU:
-            (self.marks / f"hang-{os.getpid()}").touch()
-            time.sleep(3600)
+            for number in count():
+                (self.marks / f"hang-{os.getpid()}-{number}").touch()
+                time.sleep(0.2)
         if corner == HOG_HU:
             hog = np.ones(2 << 30, dtype=np.uint8)
             time.sleep(3600 * hog[0])
@@ -167,7 +169,7 @@ class Unloadable(Troublemaker):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangClock:
-    """Seconds; 10,000 more for each time that Troublemaker has hung, so that no test waits for a limit."""
+    """Seconds; 10,000 more for each file that a hanging Troublemaker leaves, so that no test waits for a limit."""
 
     marks: Path
 

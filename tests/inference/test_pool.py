@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,12 +41,12 @@ def manifest(folder: Path, phantom: ModuleType, **corners: int | None) -> Path:
     return path
 
 
-def test_a_scan_that_kills_hangs_or_swells_costs_only_itself_and_the_rest_is_as_ever(
+def test_a_scan_that_kills_or_swells_costs_only_itself_and_the_rest_is_as_ever(
     tmp_path: Path, shared_phantom: ModuleType, make_engine: MakeEngine, run: Run,
 ) -> None:
     phantom, marks = shared_phantom, tmp_path / "marks"
     marks.mkdir()
-    listed = manifest(tmp_path, phantom, first=None, killer=phantom.KILL_HU, second=None, hanging=phantom.HANG_HU,
+    listed = manifest(tmp_path, phantom, first=None, killer=phantom.KILL_HU, second=None,
                       swelling=phantom.HOG_HU, fault=phantom.CRASH_HU, fickle=phantom.KILL_ONCE_HU, last=None)
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
         ct = phantom.scan(phantom.grid(spacing_mm=(4.5, 4.5, 4.5)), bone_hu=phantom.BARE_HU)
@@ -53,22 +54,21 @@ def test_a_scan_that_kills_hangs_or_swells_costs_only_itself_and_the_rest_is_as_
         archive.write(tmp_path / "inner.nii.gz", "a.nii.gz")
     inputs, out = [listed, tmp_path / "more.zip", tmp_path / "gone"], tmp_path / "out"
     engine = make_engine(segmenter=phantom.Troublemaker(marks))
-    summary = run(inputs, out, engine, now=phantom.fixed_now, clock=phantom.HangClock(marks=marks), time_limit_s=9000.0,
+    summary = run(inputs, out, engine, now=phantom.fixed_now, clock=time.perf_counter,
                   wish=CrewWish(workers=2, threads=1, memory_mib=1800))
     with (out / "failures.csv").open(newline="") as file:
         failures = {row["case_id"]: (row["stage"], row["reason"]) for row in csv.DictReader(file)}
-    assert list(failures) == ["killer", "hanging", "swelling", "fault", "refused-input-3"]
+    assert list(failures) == ["killer", "swelling", "fault", "refused-input-3"]
     assert failures["killer"] == ("score", "the process that scored it ended (signal 9), in each of 2 tries")
-    assert failures["hanging"] == ("score", "it took longer than the 9000 s allowed, in each of 2 tries")
     assert failures["swelling"] == ("score", "it needed more than the 1800 MiB of memory allowed, in each of 2 tries")
     assert "RuntimeError" in failures["fault"][1]
     record = json.loads((out / "run.json").read_text())
     assert record["finished"] is True
-    assert record["counts"] == {"scored": 5, "kept": 0, "refused": 5}
+    assert record["counts"] == {"scored": 5, "kept": 0, "refused": 4}
     assert record["device"]["workers"] == 2
-    assert [outcome.number for outcome in summary.outcomes] == list(range(10))
+    assert [outcome.number for outcome in summary.outcomes] == list(range(9))
     assert list(out.glob(".part-*")) == list((out / "cases").glob(".part-*")) == []
-    good = manifest(tmp_path, phantom, first=None, killer=None, second=None, hanging=None, swelling=None, fault=None,
+    good = manifest(tmp_path, phantom, first=None, killer=None, second=None, swelling=None, fault=None,
                     fickle=phantom.SOFT_HU, last=None)
     good.write_text("case_id,path\n" + "".join(f"{name},{name}.nii.gz\n" for name in ("first", "second", "last")))
     alone = tmp_path / "alone"
@@ -76,6 +76,21 @@ def test_a_scan_that_kills_hangs_or_swells_costs_only_itself_and_the_rest_is_as_
     ours = content(out)
     assert {name: data for name, data in content(alone).items() if name.startswith("cases/")}.items() <= ours.items()
     assert any("fickle" in name for name in ours)
+
+
+def test_a_scan_that_hangs_is_given_up_and_its_neighbour_is_not(
+    tmp_path: Path, shared_phantom: ModuleType, make_engine: MakeEngine, run: Run,
+) -> None:
+    phantom, marks = shared_phantom, tmp_path / "marks"
+    marks.mkdir()
+    listed = manifest(tmp_path, phantom, hanging=phantom.HANG_HU, next=None)
+    summary = run([listed], tmp_path / "out", make_engine(segmenter=phantom.Troublemaker(marks)),
+                  now=phantom.fixed_now, clock=phantom.HangClock(marks=marks), time_limit_s=9000.0,
+                  wish=CrewWish(workers=1))
+    (failure,) = summary.failures
+    assert (failure.case_id, failure.stage) == ("hanging", "score")
+    assert failure.reason == "it took longer than the 9000 s allowed, in each of 2 tries"
+    assert [outcome.what for outcome in summary.outcomes] == ["refused", "scored"]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_reason(
