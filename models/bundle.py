@@ -19,8 +19,6 @@ from sacroleak.core.whole import sha256_of, whole_folder
 INDEX = "bundle.json"
 CARD = "MODEL_CARD.md"
 LICENCES = "LICENSES"
-EDGE = "edge.onnx"
-"""The network that judges voxels, of releases that have one."""
 CLASSIFIER = "classifier.json"
 """Of releases that have one; the others go by the rules alone."""
 CHAMPION = "CHAMPION"
@@ -126,11 +124,6 @@ class Bundle:
         return self.folder / self.index.networks[network].file
 
     @property
-    def edge_path(self) -> Path | None:
-        """The edge network's file; None if the release has none."""
-        return self.folder / EDGE if EDGE in self.index.files else None
-
-    @property
     def classifier_path(self) -> Path | None:
         """The classifier's file; None if the release goes by the rules alone."""
         return self.folder / CLASSIFIER if CLASSIFIER in self.index.files else None
@@ -179,16 +172,16 @@ def released_names(released: Path | None = None) -> tuple[str, ...]:
 
 
 def write_bundle(released: Path, draft: BundleDraft, *, networks: Mapping[str, bytes], card: str,
-                 licences: str, extras: Mapping[str, bytes] | None = None) -> Bundle:
+                 licences: str, classifier: bytes | None = None) -> Bundle:
     """Write `<released>/<draft.name>/` whole and read it back. `networks`: the draft's network names -> ONNX bytes.
-    `extras`: CLASSIFIER and EDGE, if the release has them.
 
     An older release of that name is replaced. Raises ModelError if names and networks do not match.
     """
     if networks.keys() != draft.networks.keys():
         raise ModelError(f"bundle {draft.name}: networks given {sorted(networks)}, described {sorted(draft.networks)}")
     texts = {CARD: card.encode(), LICENCES: licences.encode()}
-    texts |= extras or {}
+    if classifier is not None:
+        texts[CLASSIFIER] = classifier
     described = draft.model_dump(exclude={"networks"})
     entries = {key: NetworkEntry(**entry.model_dump(), sha256=_digest(networks[key]))
                for key, entry in draft.networks.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cc3d
@@ -16,13 +15,10 @@ from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.distance import DistanceField, signed_distance
-from sacroleak.models.edge import Seen, surroundings
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
 
 Mask = npt.NDArray[np.bool_]
-Judge = Callable[[npt.NDArray[np.floating], float], Field]
-"""Probability of cement, (n,), of a scan's bright voxels from their distances to bone (n,), mm, and the level, HU."""
 
 CEMENT = 6
 """Channel of the fine network."""
@@ -32,11 +28,12 @@ FAINTEST_HU = 350.0
 SEED_PROBABILITY = 0.8
 GROW_PROBABILITY = 0.3
 """Inside bone cement may grow only where the network thinks it possible, or cortex would be swallowed."""
-NEAR_PROBABILITY = 0.4
-"""Outside bone the close look has the say where it looked; elsewhere cement is followed by its density alone."""
+NEAR_PROBABILITY, DENSE_PROBABILITY = 0.4, 0.1
+"""Outside bone the close look has the say where it looked, less of it where a place is also as dense as DENSE_SHARE of
+the cement and FREE_MM from bone; elsewhere cement is followed by its density alone.
+"""
+FREE_MM = 0.8
 AGREED_PROBABILITY = 0.5
-WITHIN_PROBABILITY, WITHOUT_PROBABILITY = 0.5, 0.4
-"""What the edge network must give a voxel inside and outside bone; a missed leak costs more than a thick one."""
 SURE_VOXELS = 20
 """The level of cement is read off where both looks agree, if they do in so many voxels."""
 BONE_SHARE, FREE_SHARE = 0.6, 0.3
@@ -131,20 +128,11 @@ def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) 
                   metal=metal, agreed=agreed, looked=near is not None, rods=rods_in(ct.hu, ct.geometry))
 
 
-def see(ct: Volume, bright: Bright) -> Seen:
-    """What the edge network is asked about."""
-    index = np.stack(np.unravel_index(bright.where, ct.hu.shape), axis=-1)
-    return Seen(where=bright.where, cement=bright.cement, metal=bright.metal, fine_agrees=bright.agreed,
-                hu=bright.hu, around=surroundings(ct, bright.certainty(), index),
-                thickest_mm=float(ct.geometry.spacing_mm.max()))
-
-
-def delineate(ct: Volume, anatomy: LabelMap, bright: Bright, judge: Judge | None = None) -> tuple[Mask, Mask]:
+def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask]:
     """(cement, metal), bool on the grid of `ct`.
 
-    `judge`, an edge network that looks at this scan, decides voxel by voxel, and what hangs together with sure cement
-    stays. Without one an edge lies half way between the cement's own level and what surrounds it, and thin leaks that
-    no network looked at closely are followed through soft tissue by connection.
+    An edge lies half way between the cement's own level and what surrounds it, so that volumes are right at any
+    thickness; thin leaks that no network looked at closely are followed through soft tissue by connection.
     """
     hu, values, cement_p, metal_p = ct.hu, bright.hu, bright.cement, bright.metal
     from_bone = _bone_distance(anatomy)
@@ -163,24 +151,23 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright, judge: Judge | None
     seeds &= bright.agreed | (values > np.where(distance < CLEAR_MM, BONE_SHARE, FREE_SHARE) * level)
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
-    if judge is not None:
-        likely = judge(distance, level) > np.where(bone, WITHIN_PROBABILITY, WITHOUT_PROBABILITY)
-        joined = _keep_seeded(bright.paint(likely) & ~bright.rods, bright.paint(seeds & likely))
-        return _drop_far(joined, ct.geometry, anatomy, from_bone), metal
     if bright.looked:
         edge_soft = max(FREE_SHARE * level, FAINTEST_HU)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
-    without = ~bone & (values > edge_soft) & (metal_p < 0.5)
+    # Saturated cement looks like metal too: where a network takes a place for both, shape decides, by `rods`.
+    no_metal = (metal_p <= np.maximum(cement_p, 0.3)) | (cement_p > AGREED_PROBABILITY)
+    without = ~bone & (values > edge_soft) & ((metal_p < 0.5) | (cement_p > AGREED_PROBABILITY))
     if bright.looked:
-        without &= cement_p > NEAR_PROBABILITY
-    grown = bright.paint((within | without | seeds) & (metal_p <= np.maximum(cement_p, 0.3))) & ~bright.rods
+        dense = (cement_p > DENSE_PROBABILITY) & (values > DENSE_SHARE * level) & (distance > FREE_MM)
+        without &= (cement_p > NEAR_PROBABILITY) | dense
+    grown = bright.paint((within | without | seeds) & no_metal) & ~bright.rods
     cement = _drop_far(_keep_seeded(grown, bright.paint(seeds)), ct.geometry, anatomy, from_bone)
     if cement.any() and not bright.looked:
         dense = without & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
         dense[dense] = _beside(bright.points[dense], cement, ct.geometry, anatomy)
         loose = _keep_seeded(grown & ~cement, bright.paint(dense) & ~cement)
         cement |= _not_denser(loose, hu, METAL_SHARE * level)
-    return cement, metal
+    return cement, metal & ~cement
 
 
 def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geometry) -> Mask:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import cc3d
 import edt
@@ -16,8 +15,7 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
-from sacroleak.models.cement import Region, bright_in, delineate, see
-from sacroleak.models.edge import Edge, OpenVinoEdge
+from sacroleak.models.cement import Region, bright_in, delineate
 from sacroleak.models.effort import Effort, with_effort
 from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
@@ -50,11 +48,10 @@ SMALLEST_COVERAGE = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NearNetwork:
-    """The network of the third look, and the tile it is fed with; `edge`: what judges voxels by what was seen."""
+    """The network of the third look, and the tile it is fed with."""
 
     network: Network
     patch: tuple[int, int, int]
-    edge: Edge | None = None
 
 
 class TwoPassSegmenter:
@@ -79,13 +76,10 @@ class TwoPassSegmenter:
         hu = to_aligned_grid(ct, anatomy.geometry)
         near = self._closer(hu, region)
         bright = bright_in(part, region, near, anatomy.geometry)
-        judge = None
-        if self._near is not None and self._near.edge is not None:
-            judge = partial(self._near.edge, see(part, bright))
-        cement, metal = delineate(part, anatomy, bright, judge)
+        cement, metal = delineate(part, anatomy, bright)
         if cement.any():
             anatomy = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), region, seen, hu)
-            cement, metal = delineate(part, anatomy, bright, judge)
+            cement, metal = delineate(part, anatomy, bright)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
@@ -162,11 +156,8 @@ def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
     return coverage
 
 
-def load_segmenter(bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD,
-                   edge: Edge | None = None) -> TwoPassSegmenter:
-    """The networks of a release, compiled for this CPU; `edge` takes the place of its edge network.
-
-    Raises ModelError if they expect other input than is made."""
+def load_segmenter(bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD) -> TwoPassSegmenter:
+    """The networks of a release, compiled for this CPU. Raises ModelError if they expect other input than is made."""
     windows = tuple((w.low_hu, w.high_hu) for w in bundle.index.intensity)
     if windows != WINDOWS_HU:
         raise ModelError(f"bundle {bundle.index.name}: expects intensity windows {windows}, this version makes "
@@ -178,9 +169,7 @@ def load_segmenter(bundle: Bundle, *, threads: int, effort: Effort = Effort.STAN
     coarse, fine = bundle.index.networks["coarse"], bundle.index.networks["fine"]
     near = None
     if "near" in bundle.index.networks:
-        if edge is None and bundle.edge_path is not None:
-            edge = OpenVinoEdge(bundle.edge_path, threads=threads)
-        near = NearNetwork(network=with_effort(network("near"), effort, sided=False), edge=edge,
+        near = NearNetwork(network=with_effort(network("near"), effort, sided=False),
                            patch=bundle.index.networks["near"].tile)
     return TwoPassSegmenter(
         near=near,

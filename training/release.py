@@ -16,7 +16,6 @@ from sacroleak.core.whole import sha256_of, write_whole
 from sacroleak.models.bundle import (
     CHAMPION,
     CLASSIFIER,
-    EDGE,
     Bundle,
     BundleDraft,
     IntensityWindow,
@@ -58,10 +57,9 @@ def main(config: ReleaseConfig, *, networks: Networks, released: Path, manifest:
          classifier: Path | None = None) -> Bundle:
     """Write `<released>/<name>/` whole and make it the champion; `classifier`: file of the train_classifier stage.
 
-    The edge network is taken if it lies beside the others. Without a classifier the release goes by the rules alone.
-    Raises ModelError if the classifier is not one this version can use.
+    Without it the release goes by the rules alone.
+    Raises ModelError if it is not one this version can use.
     """
-    edge = exported_edge(networks["coarse"][1].parent)
     facts = {name: json.loads(path.with_suffix(".json").read_text()) for name, (_, path) in networks.items()}
     held_out = _held_out(manifest)
     training = {f"{name}_updates": facts[name]["updates"] for name in networks} | {"held_out_anatomies": held_out}
@@ -70,12 +68,10 @@ def main(config: ReleaseConfig, *, networks: Networks, released: Path, manifest:
         intensity=tuple(IntensityWindow(low_hu=low, high_hu=high) for low, high in WINDOWS_HU),
         training_data=list(config.training_data),
         networks={name: _network(name, train) for name, (train, _) in networks.items()})
-    by = WITHOUT_EDGE if edge is None else WITH_EDGE
-    by += RULES_ALONE if classifier is None else _by_classifier(LeakClassifier.load(classifier))
+    by = RULES_ALONE if classifier is None else _by_classifier(LeakClassifier.load(classifier))
     bundle = write_bundle(released, draft, networks={name: path.read_bytes() for name, (_, path) in networks.items()},
                           card=_card(config, draft, by), licences=_licences(config),
-                          extras={name: path.read_bytes() for name, path in ((CLASSIFIER, classifier), (EDGE, edge))
-                                  if path is not None})
+                          classifier=None if classifier is None else classifier.read_bytes())
     write_whole(released / CHAMPION, f"{config.name}\n".encode())
     return bundle
 
@@ -93,12 +89,6 @@ def provisional(configs: Path, exported: Path, folder: Path, *, manifest: Path, 
                 released=folder, manifest=manifest, now=now)
 
 
-def exported_edge(exported: Path) -> Path | None:
-    """What the train_edge stage wrote beside the exported networks, if it has run."""
-    path = exported / EDGE
-    return path if path.is_file() else None
-
-
 def _network(name: str, train: TrainConfig) -> NetworkDraft:
     spacing = train.network.spacing_mm
     return NetworkDraft(file=f"{name}.onnx", spacing_mm=(spacing, spacing, spacing), tile=train.network.patch,
@@ -113,9 +103,6 @@ def _held_out(manifest: Path) -> list[str]:
     return names
 
 
-WITH_EDGE = ("A small fourth network judges voxel by voxel where cement ends. It learned from simulated scans of train "
-             "patients, as the other networks saw them.\n")
-WITHOUT_EDGE = "Where cement ends is decided by written limits.\n"
 RULES_ALONE = "Sites are told by written rules alone; their scores are no calibrated probabilities."
 
 

@@ -14,25 +14,21 @@ from sacroleak.core.geometry import Geometry
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import whole_file
 from sacroleak.models.assess import Segmenter
-from sacroleak.models.bundle import EDGE, Bundle
+from sacroleak.models.bundle import Bundle
 from sacroleak.models.networks import WORKING_MM, sacrum_coverage
 from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.simulation.case import Case
 
-SEGMENTED_BY = ("networks.py", "near.py", "cement.py", "edge.py", "locate.py", "resample.py", "intensity.py",
+SEGMENTED_BY = ("networks.py", "near.py", "cement.py", "locate.py", "resample.py", "intensity.py",
                 "runtime.py", "effort.py", "segmentation.py")
 """Files of the models' room that decide what is seen of a scan."""
 
 
-def segmentation_key(bundle: Bundle, *, edge: bool = True) -> str:
-    """16 hex digits over networks and code: what was seen with others is not taken. The classifier does not count.
-
-    Without `edge` the edge network does not count either.
-    """
+def segmentation_key(bundle: Bundle) -> str:
+    """16 hex digits over networks and code: what was seen with others is not taken. The classifier does not count."""
     folder = Path(sacroleak.models.__file__).parent
     content = [[entry.model_dump(mode="json") for _, entry in sorted(bundle.index.networks.items())],
-               bundle.index.files.get(EDGE) if edge else None,
                [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SEGMENTED_BY]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from sacroleak.core.errors import ModelError
 from sacroleak.models.bundle import (
-    CLASSIFIER,
     Bundle,
     BundleDraft,
     IntensityWindow,
@@ -44,7 +43,7 @@ def draft(**changes: Any) -> BundleDraft:
 def write(tmp_path: Path) -> Write:
     def go(*, classifier: bytes | None = None, **changes: Any) -> Bundle:
         return write_bundle(tmp_path, draft(**changes), networks=NETWORKS, card="# Card\n", licences="CC0\n",
-                            extras=None if classifier is None else {CLASSIFIER: classifier})
+                            classifier=classifier)
 
     return go
 
