@@ -156,6 +156,7 @@ def _finish(run: _Run, summary: RunSummary, *, started: datetime, begin: float) 
                               key=lambda outcome: outcome.number)
     for case_id in run.replaced:
         shutil.rmtree(run.out / CASES / case_id, ignore_errors=True)
+    remove_leftovers(run.out / CASES)  # of processes that were ended while they wrote
     try:
         _conclude(run.out, summary)
         _record(run, summary, started=started, begin=begin)
