@@ -128,6 +128,8 @@ def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits
     ends, ways = ends[fair], ways[fair] / length[fair, None]
     fair = _can_come(ends, ways, spaces)
     ends, ways = ends[fair], ways[fair]
+    if len(ends) == 0:
+        return []
     fair = _inside_once(ends, ways, spaces, limits)
     ends, ways = ends[fair], ways[fair]
     if len(ends) == 0:
