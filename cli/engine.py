@@ -22,6 +22,7 @@ class EngineChoice:
     mode: str | None
     preview: bool
     debug: bool
+    effort: str | None = None
     threads: int | None = None
     workers: int | None = None
     memory_mib: int | None = None
@@ -40,11 +41,12 @@ def open_engine(choice: EngineChoice, inputs: list[str]) -> tuple[Engine, RunFac
     outputs = config.outputs(choice.mode, preview=choice.preview)
     threads = choice.threads or config.threads or len(os.sched_getaffinity(0))  # changed once the crew is known
     bundle = default_bundle() if choice.bundle is None else load_bundle(choice.bundle)
-    engine = Engine(segmenter=ReleasedSegmenter(bundle, threads=threads), limits=limits, outputs=outputs,
+    effort = config.effort_of(choice.effort)
+    engine = Engine(segmenter=ReleasedSegmenter(bundle, threads=threads, effort=effort), limits=limits, outputs=outputs,
                     version=version("sacroleak"), bundle=bundle.name, bundle_digest=bundle.digest,
-                    config_digest=config_digest(limits, outputs), debug=choice.debug,
+                    config_digest=config_digest(limits, outputs, effort), debug=choice.debug,
                     classifier=load_classifier(bundle))
-    return engine, RunFacts(inputs=inputs, mode=choice.mode or config.mode)
+    return engine, RunFacts(inputs=inputs, mode=choice.mode or config.mode, effort=effort.value)
 
 
 def crew_wish(choice: EngineChoice) -> CrewWish:

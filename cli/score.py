@@ -34,6 +34,8 @@ Inputs = Annotated[list[Path], typer.Argument(help="DICOM folders or files, zip 
                                                    "line.", metavar="INPUT...")]
 Mode = Annotated[str | None, typer.Option("--mode", help="What to write per scan: full, or report (no images).",
                                           metavar="MODE")]
+EffortName = Annotated[str | None, typer.Option("--effort", metavar="EFFORT",
+                                                help="How long the networks look: fast, standard or careful.")]
 NoPreview = Annotated[bool, typer.Option("--no-preview", help="Write no preview.png.")]
 Force = Annotated[bool, typer.Option("--force", help="Score again what is in DIR already.")]
 TimeLimit = Annotated[float | None, typer.Option("--time-limit", min=1.0, metavar="SECONDS",
@@ -46,10 +48,10 @@ Scheduler = Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS",
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="What the networks run on: cpu.")]
 
 
-def score(inputs: Inputs, *, out: Out, bundle: BundleFolder = None, mode: Mode = None, workers: Workers = None,
-          threads: Threads = None, time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
-          scheduler: Scheduler = None, device: Device = "cpu", no_preview: NoPreview = False, force: Force = False,
-          debug: Debug = False) -> None:
+def score(inputs: Inputs, *, out: Out, bundle: BundleFolder = None, mode: Mode = None, effort: EffortName = None,
+          workers: Workers = None, threads: Threads = None, time_limit: TimeLimit = None,
+          memory_limit: MemoryLimit = None, scheduler: Scheduler = None, device: Device = "cpu",
+          no_preview: NoPreview = False, force: Force = False, debug: Debug = False) -> None:
     """Say for every scan whether cement leaked, where, and why.
 
     Exit code 0: all done; 1: some scans refused, see failures.csv; 2: the call was wrong.
@@ -58,8 +60,8 @@ def score(inputs: Inputs, *, out: Out, bundle: BundleFolder = None, mode: Mode =
     if device != "cpu":
         raise InputError(f"--device {device}: this version scores on cpu only; leave --device out, and use --workers "
                          "or --scheduler to go faster")
-    choice = EngineChoice(bundle=bundle, mode=mode, threads=threads, workers=workers, memory_mib=memory_limit,
-                          preview=not no_preview, debug=debug)
+    choice = EngineChoice(bundle=bundle, mode=mode, effort=effort, threads=threads, workers=workers,
+                          memory_mib=memory_limit, preview=not no_preview, debug=debug)
     engine, facts = open_engine(choice, [str(path) for path in inputs])
     plan = run_plan(choice, facts=facts, force=force, scheduler=scheduler, time_limit_s=time_limit)
     summary = run(inputs, out, engine, plan)

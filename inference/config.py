@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ConfigError
 from sacroleak.core.resources import config_path
+from sacroleak.models.effort import Effort
 from sacroleak.models.limits import RuleLimits, limits_from_yaml
 
 OUTPUT_FORMAT = 1
@@ -33,6 +34,7 @@ class ScoreConfig(_Strict):
 
     mode: str
     modes: dict[str, Outputs]
+    effort: Effort
     threads: int = Field(ge=0, le=1024)
     workers: int | None = Field(ge=0, le=1024)
     time_limit_s: float = Field(gt=0)
@@ -53,6 +55,13 @@ class ScoreConfig(_Strict):
         return chosen if preview else chosen.model_copy(update={"preview": False})
 
 
+    def effort_of(self, name: str | None) -> Effort:
+        """The effort called `name` (the default one if None). Raises ConfigError if there is none of that name."""
+        if name is not None and name not in set(Effort):
+            raise ConfigError(f"effort {name!r}: unknown, wanted one of {', '.join(Effort)}")
+        return self.effort if name is None else Effort(name)
+
+
 def load_score_config(path: Path | None = None) -> ScoreConfig:
     """The configuration at `path`, or the one of this installation. Raises ConfigError."""
     return load_config(config_path("score.yaml") if path is None else path, ScoreConfig)
@@ -67,7 +76,8 @@ def load_limits(path: Path | None = None) -> RuleLimits:
         raise ConfigError(f"{source.name}: cannot be read: {error.strerror}") from error
 
 
-def config_digest(limits: RuleLimits, outputs: Outputs) -> str:
+def config_digest(limits: RuleLimits, outputs: Outputs, effort: Effort) -> str:
     """sha256 in hex of all that decides what a case folder holds; processes, threads and limits do not."""
-    content = {"format": OUTPUT_FORMAT, "rules": limits.model_dump(mode="json"), "outputs": outputs.model_dump()}
+    content = {"format": OUTPUT_FORMAT, "rules": limits.model_dump(mode="json"), "outputs": outputs.model_dump(),
+               "effort": effort.value}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

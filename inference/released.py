@@ -6,20 +6,21 @@ from sacroleak.core.volume import Volume
 from sacroleak.models import networks
 from sacroleak.models.assess import Segmenter
 from sacroleak.models.bundle import Bundle
+from sacroleak.models.effort import Effort
 from sacroleak.models.segmentation import Segmentation
 
 
 class ReleasedSegmenter:
     """The segmenter of a verified release. It is loaded when it is first used, and sent to other processes unloaded."""
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        self.bundle, self.threads = bundle, threads
+    def __init__(self, bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD) -> None:
+        self.bundle, self.threads, self.effort = bundle, threads, effort
         self._loaded: Segmenter | None = None
 
     def load(self) -> Segmenter:
         """Compile the networks, once. Raises ModelError."""
         if self._loaded is None:
-            self._loaded = networks.load_segmenter(self.bundle, threads=self.threads)
+            self._loaded = networks.load_segmenter(self.bundle, threads=self.threads, effort=self.effort)
         return self._loaded
 
     def segment(self, ct: Volume) -> Segmentation:
@@ -27,8 +28,8 @@ class ReleasedSegmenter:
         return self.load().segment(ct)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unloaded, (self.bundle, self.threads)
+        return _unloaded, (self.bundle, self.threads, self.effort)
 
 
-def _unloaded(bundle: Bundle, threads: int) -> ReleasedSegmenter:
-    return ReleasedSegmenter(bundle, threads=threads)
+def _unloaded(bundle: Bundle, threads: int, effort: Effort) -> ReleasedSegmenter:
+    return ReleasedSegmenter(bundle, threads=threads, effort=effort)

@@ -16,6 +16,7 @@ from typing import Literal
 from sacroleak.core.report import STATEMENT, Report
 from sacroleak.inference.score_one import Engine
 from sacroleak.inference.tables import Failure
+from sacroleak.models.effort import Effort
 
 What = Literal["scored", "kept", "refused"]
 
@@ -59,11 +60,12 @@ class RunSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What the caller knows of the run: the inputs as they were given, the mode's name, processes (0: none besides
-    the one that leads) and threads for the networks of each, and the cluster that scored, if one did."""
+    """What the caller knows of the run: the inputs as they were given, the names of mode and effort, processes (0: none
+    besides the one that leads) and threads for the networks of each, and the cluster that scored, if one did."""
 
     inputs: Sequence[str]
     mode: str
+    effort: str = Effort.STANDARD
     threads: int = 0
     workers: int = 0
     scheduler: str | None = None
@@ -81,8 +83,8 @@ def run_record(engine: Engine, facts: RunFacts, *, span: RunSpan, outcomes: Sequ
     record = {
         "statement": STATEMENT, "version": engine.version, "finished": span.finished,
         "bundle": {"name": engine.bundle, "digest": engine.bundle_digest},
-        "config": {"mode": facts.mode, "digest": engine.config_digest, "outputs": engine.outputs.model_dump(),
-                   "rules": engine.limits.model_dump(mode="json")},
+        "config": {"mode": facts.mode, "effort": facts.effort, "digest": engine.config_digest,
+                   "outputs": engine.outputs.model_dump(), "rules": engine.limits.model_dump(mode="json")},
         "device": {"kind": "cpu", "machine": platform.machine(), "cores": os.cpu_count(), "workers": facts.workers,
                    "threads": facts.threads, "scheduler": facts.scheduler, "system": platform.system(),
                    "python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}},

@@ -61,7 +61,8 @@ class Engine:
         """The same engine with so many threads for its networks."""
         if not isinstance(self.segmenter, ReleasedSegmenter):
             return self
-        return replace(self, segmenter=ReleasedSegmenter(self.segmenter.bundle, threads=threads))
+        return replace(self, segmenter=ReleasedSegmenter(
+            self.segmenter.bundle, threads=threads, effort=self.segmenter.effort))
 
     def ref(self, case_id: str, input_digest: str) -> ScanRef:
         """What the report will say about where its answer comes from."""

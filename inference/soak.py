@@ -30,6 +30,7 @@ from sacroleak.inference.disk import MIB
 from sacroleak.inference.run_record import Outcome, RunFacts
 from sacroleak.inference.score_one import Engine
 from sacroleak.inference.soak_scans import BREAKS, StandIn, make_scans
+from sacroleak.models.effort import Effort
 
 FROM_SCAN, WINDOW = 100, 20
 """Memory is compared between the scans after the 100th and the last ones, as the mean over so many of them."""
@@ -85,7 +86,7 @@ def run_once(manifest: Path, out: Path, *, workers: int) -> None:
     """Score with the stand-in, at a fixed time of day; a line for each scan that is done."""
     outputs, limits = Outputs(label_images=True, preview=False), load_limits()
     engine = Engine(segmenter=StandIn(), limits=limits, outputs=outputs, version="soak", bundle="stand-in",
-                    bundle_digest="0" * 64, config_digest=config_digest(limits, outputs))
+                    bundle_digest="0" * 64, config_digest=config_digest(limits, outputs, Effort.STANDARD))
     plan = RunPlan(facts=RunFacts(inputs=[str(manifest)], mode="soak"), now=_fixed_now, clock=time.perf_counter,
                    tell=_tell, wish=CrewWish(workers=workers, threads=1))
     score_many([manifest], out, engine, plan)

@@ -18,6 +18,7 @@ from sacroleak.inference.config import Outputs, config_digest, load_limits
 from sacroleak.inference.crew import CrewWish
 from sacroleak.inference.run_record import RunFacts
 from sacroleak.inference.score_one import Engine
+from sacroleak.models.effort import Effort
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -54,7 +55,8 @@ def make_engine(phantom: ModuleType) -> Callable[..., Engine]:
         outputs, limits = Outputs(label_images=label_images, preview=preview), load_limits()
         values: dict[str, Any] = {
             "segmenter": phantom.KnowingSegmenter(), "limits": limits, "outputs": outputs, "version": "1.2.3",
-            "bundle": "known 1", "bundle_digest": "b" * 64, "config_digest": config_digest(limits, outputs),
+            "bundle": "known 1", "bundle_digest": "b" * 64,
+            "config_digest": config_digest(limits, outputs, Effort.STANDARD),
         }
         return Engine(**(values | changes))
 

@@ -15,15 +15,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sacroleak.core.errors import InputError
+from sacroleak.core.errors import ConfigError, InputError
 from sacroleak.core.report import read_report
 from sacroleak.core.sources import discover
 from sacroleak.core.structures import Site
 from sacroleak.inference import batch, scan_job
 from sacroleak.inference.batch import RunSummary
+from sacroleak.inference.config import config_digest, load_score_config
 from sacroleak.inference.run_record import Outcome
 from sacroleak.inference.score_one import Engine
 from sacroleak.inference.write import write_case
+from sacroleak.models.effort import Effort
+from sacroleak.models.limits import shipped_limits
 
 MakeEngine = Callable[..., Engine]
 Run = Callable[..., RunSummary]
@@ -256,3 +259,11 @@ def test_with_debug_a_fault_is_raised(tmp_path: Path, phantom: ModuleType, make_
     scan = phantom.write_scan(tmp_path / "a.nii.gz", marker=phantom.CRASH_HU)
     with pytest.raises(RuntimeError):
         run([scan], tmp_path / "out", make_engine(debug=True))
+
+
+def test_another_effort_is_another_configuration() -> None:
+    limits, outputs = shipped_limits(), load_score_config().outputs(None, preview=True)
+    digests = {config_digest(limits, outputs, load_score_config().effort_of(name)) for name in (None, *Effort)}
+    assert len(digests) == len(Effort)
+    with pytest.raises(ConfigError, match="fast, standard, careful"):
+        load_score_config().effort_of("heroic")
