@@ -51,7 +51,7 @@ def phantom() -> ModuleType:
 @pytest.fixture
 def bundle(tmp_path: Path, phantom: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A release whose networks are replaced by the segmenter that knows the phantom."""
-    monkeypatch.setattr("sacroleak.models.networks.load_segmenter", lambda bundle, threads: phantom.KnowingSegmenter())
+    monkeypatch.setattr("sacroleak.models.networks.load_segmenter", lambda bundle, threads, effort: phantom.KnowingSegmenter())
     described = {key: NetworkDraft(file=f"{key}.onnx", spacing_mm=(2, 2, 2), tile=(64, 64, 64), outputs=["sacrum"])
                  for key in ("coarse", "fine")}
     draft = BundleDraft(name="known", version="1", created=datetime(2026, 1, 1, tzinfo=UTC), networks=described,
