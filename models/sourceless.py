@@ -1,4 +1,4 @@
-"""Dense things beside a sacrum that holds no cement: no leak of this procedure, and never passed over in silence."""
+"""Dense things that cement cannot have leaked to: no leak of this procedure, and never passed over in silence."""
 
 from __future__ import annotations
 
@@ -31,36 +31,49 @@ def without_source(
 
     Cement leaks out of cement: a sacrum in full view without any in its bone leaks nothing. A part stays where cement
     lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
+    Beside a sacrum with cement a part goes if it lies apart from that and has a counterpart across the midline, as
+    ureters with contrast and calcified arteries have.
     """
     cement = view.cement
     source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
-    if cement.volume_ml(source) >= limits.source_ml or view.measures.coverage < limits.source_coverage:
+    if view.measures.coverage < limits.source_coverage:
         return view, list(measured)
+    held = cement.volume_ml(source) >= limits.source_ml
     beside = cKDTree(cement.points[source]) if source.any() else None
     stay: list[MeasuredPart] = []
     foreign, notes = cement.foreign.copy(), []
     for one in measured:
-        gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
-        if gap <= limits.source_gap_mm:
+        if held:
+            may_leak = not (_paired(one.features) and one.features.apart_mm > limits.source_gap_mm)
+        else:
+            gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
+            may_leak = gap <= limits.source_gap_mm
+        if may_leak:
             stay.append(one)
         else:
             foreign[one.part.rows] = True
-            notes.append(_note(one.features))
+            notes.append(_note(one.features, _PAIR if held else _NO_SOURCE))
     if not notes:
         return view, stay
     named = replace(cement, foreign=foreign, notes=(*cement.notes, *notes))
-    return replace(view, cement=named, review_reasons=(*view.review_reasons, _REASON)), stay
+    return replace(view, cement=named, review_reasons=(*view.review_reasons, _PAIR_REASON if held else _REASON)), stay
 
 
 _REASON = "Dense material beside the sacrum is not called a leak, because no cement was found in the bone; look at it."
+_PAIR_REASON = "Dense material apart from the cement, with a counterpart, is not called a leak; look at it."
+_NO_SOURCE, _PAIR = "without cement in the bone it is no leak", "apart from the cement and paired it is no leak"
 
 
-def _note(part: PartFeatures) -> str:
+def _paired(part: PartFeatures) -> bool:
+    """Whether something as dense lies across the midline."""
+    return part.place.mirrored_share >= PAIRED_SHARE
+
+
+def _note(part: PartFeatures, why: str) -> str:
     """What lies there, how much, how far from the bone, and why it is no leak."""
     main = max(part.compartments, key=lambda c: part.compartments[c])
-    paired = part.place.mirrored_share >= PAIRED_SHARE
-    pair = ", with a similar thing across the midline" if paired else ""
+    pair = ", with a similar thing across the midline" if _paired(part) else ""
     place = ", ".join(f"{x:.0f}" for x in part.centroid_lps_mm)
     away = part.shape.distance_to_cortex_mm
     return (f"{part.volume_ml:.2f} mL of dense material lies {away:.0f} mm from the sacrum, "
-            f"{_WHERE.get(main, 'beside it')} (LPS {place} mm){pair}: without cement in the bone it is no leak.")
+            f"{_WHERE.get(main, 'beside it')} (LPS {place} mm){pair}: {why}.")
