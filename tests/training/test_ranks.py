@@ -42,7 +42,7 @@ def test_every_sample_number_is_drawn_by_one_process(processes: int, config: Tra
     drawn: list[int] = []
     monkeypatch.setattr("sacroleak.training.sampling.random_scene", lambda *_: None)
     monkeypatch.setattr("sacroleak.training.sampling.random_case",
-                        lambda rng, scene: rng.bit_generator.seed_seq.entropy)
+                        lambda rng, scene, wild_share: rng.bit_generator.seed_seq.entropy)
     monkeypatch.setattr("sacroleak.training.sampling.draw_erased", lambda rng, case: 1)
     monkeypatch.setattr("sacroleak.training.sampling.to_sample",
                         lambda case, spec, erased: case[1] * LOOKS + (erased or 0))
