@@ -30,8 +30,8 @@ scans for all else. A bootstrap interval of no width says only that all scans ga
 would. A figure without interval rests on one item. Sites with few positives have wide intervals: read those, not the
 value.
 
-One limit, `tracks.column_outward`, was set after an error on one of these scans (procedural-018), and the rule for paired
-things after false leaks on the real CT; other limits were chosen on an earlier benchmark of the same seven patients:
+One limit, `tracks.column_outward`, was set after an error on one of these scans (procedural-018), and the rule for
+paired things after false leaks on the real CT; others were chosen on an earlier benchmark of the same seven patients:
 [evaluation.md](evaluation.md). Where `n` is smaller than the table of the benchmark is long, the first scans of each
 source were measured.
 """
