@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Geometry, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.segmentation import Segmentation
@@ -96,13 +96,8 @@ def _box_on(grid: Geometry, other: Geometry, box: tuple[Index, Index]) -> tuple[
 
 def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[Index, Index] | None:
     """First index and one past the last index of what is True; None if nothing is."""
-    spans = []
-    for axis in range(3):
-        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if line.size == 0:
-            return None
-        spans.append((int(line[0]), int(line[-1]) + 1))
-    return (spans[0][0], spans[1][0], spans[2][0]), (spans[0][1], spans[1][1], spans[2][1])
+    box = box_where(mask)
+    return None if box is None else (_index([s.start for s in box]), _index([s.stop for s in box]))
 
 
 def _region(start: npt.ArrayLike, sides: npt.ArrayLike) -> tuple[slice, slice, slice]:

@@ -140,10 +140,9 @@ def _neighbours(parts: Sequence[Points]) -> list[int]:
 def _near_sacrum(segmentation: Segmentation, limits: RuleLimits) -> Points:
     """Cement near enough to the sacrum's bounding box to be judged; (n, 3) LPS mm, at least one point."""
     anatomy = segmentation.anatomy
-    sacrum = anatomy.labels == Structure.SACRUM
-    sides = [np.flatnonzero(sacrum.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    low = anatomy.geometry.to_lps([float(side[0]) for side in sides]) - limits.leaks.reach_mm
-    high = anatomy.geometry.to_lps([float(side[-1]) for side in sides]) + limits.leaks.reach_mm
+    sacrum = np.argwhere(anatomy.labels == Structure.SACRUM)
+    low = anatomy.geometry.to_lps(sacrum.min(axis=0)) - limits.leaks.reach_mm
+    high = anatomy.geometry.to_lps(sacrum.max(axis=0)) + limits.leaks.reach_mm
     points = segmentation.cement.geometry.to_lps(np.argwhere(segmentation.cement.labels))
     near = points[((points >= low) & (points <= high)).all(axis=1)]
     return near if len(near) else np.array([(low + high) / 2.0])

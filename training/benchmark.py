@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +21,7 @@ from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import remove_leftovers, sha256_of, whole_file
+from sacroleak.training.manifests import manifest_rows, splits_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, LeakTruth
 from sacroleak.training.simulation.cases import CaseRequest
@@ -119,8 +118,8 @@ class BenchmarkCase:
 
 def read_benchmark(config: BenchmarkConfig) -> list[BenchmarkRow]:
     """The chosen rows. Raises ManifestError for a bad row, or one whose patient is not held out of training."""
-    rows = [_row(number, values) for number, values in enumerate(_table(config.manifest), start=2)]
-    splits = {row["anatomy"]: row["split"] for row in _table(config.anatomy_manifest)}
+    rows = [_row(number, values) for number, values in enumerate(manifest_rows(config.manifest), start=2)]
+    splits = splits_of(config.anatomy_manifest)
     ids = [row.case_id for row in rows]
     if len(set(ids)) != len(ids) or len({row.seed for row in rows}) != len(rows):
         raise ManifestError(f"{config.manifest.name}: case_id and seed must differ from row to row")
@@ -238,13 +237,6 @@ def _made_from(path: Path) -> tuple[BenchmarkRow, str] | None:
 
 def _bit(packed: npt.NDArray[np.uint8], bit: int) -> npt.NDArray[np.bool_]:
     return (packed & np.uint8(bit)) > 0
-
-
-def _table(path: Path) -> Iterator[dict[str, str]]:
-    if not path.is_file():
-        raise ManifestError(f"{path.name}: no such manifest")
-    with path.open(newline="", encoding="utf-8") as stream:
-        yield from csv.DictReader(stream)
 
 
 def _row(number: int, values: dict[str, str]) -> BenchmarkRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from sacroleak.core.errors import InputError, ManifestError
+from sacroleak.core.errors import InputError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import sha256_of, whole_file
+from sacroleak.training.manifests import splits_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, LeakTruth
 from sacroleak.training.simulation.cases import CaseRequest, make_case
@@ -106,10 +106,7 @@ def kept_case(order: Order, folder: Path) -> LeakCase:
 
 def train_anatomies(anatomies: Path, manifest: Path) -> list[Path]:
     """Prepared anatomies that may be learned from: of split train, and there. Raises ManifestError or InputError."""
-    if not manifest.is_file():
-        raise ManifestError(f"{manifest.name}: no such manifest")
-    with manifest.open(newline="", encoding="utf-8") as rows:
-        names = [row["anatomy"] for row in csv.DictReader(rows) if row["split"] == "train"]
+    names = [name for name, split in splits_of(manifest).items() if split == "train"]
     found = [path for name in names if (path := anatomies / f"{name}.npz").is_file()]
     if not found:
         raise InputError(f"{anatomies.name}: none of the {len(names)} anatomies of split train is there; run prepare")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -17,6 +16,7 @@ from rich.progress import track
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import InputError
 from sacroleak.training.labelled_ct import read_labelled_ct
+from sacroleak.training.manifests import splits_of
 from sacroleak.training.mesh_files import from_surfaces, read_patient
 from sacroleak.training.shape_model import (
     BONES,
@@ -158,8 +158,7 @@ def _patient(arrays: dict[str, npt.NDArray[np.generic]], row: int) -> Pelvis:
 def _names_of(split: str, manifest: Path) -> set[str]:
     if not manifest.is_file():
         raise InputError(f"{manifest.name}: no such manifest; shapes are drawn from its patients of split {split}")
-    with manifest.open(newline="") as rows:
-        return {row["anatomy"] for row in csv.DictReader(rows) if row["split"] == split}
+    return {name for name, own in splits_of(manifest).items() if own == split}
 
 
 def _mesh(vertices: npt.NDArray[np.generic], faces: npt.NDArray[np.generic]) -> Mesh:

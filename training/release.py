@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from sacroleak.models.bundle import (
 )
 from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.intensity import WINDOWS_HU
+from sacroleak.training.manifests import splits_of
 from sacroleak.training.tracking import BUNDLE_FOLDER, tracked
 from sacroleak.training.train_segmenter import TrainConfig
 
@@ -96,8 +96,7 @@ def _network(name: str, train: TrainConfig) -> NetworkDraft:
 
 
 def _held_out(manifest: Path) -> list[str]:
-    with manifest.open(newline="") as rows:
-        names = [row["anatomy"] for row in csv.DictReader(rows) if row["split"] == "test"]
+    names = [name for name, split in splits_of(manifest).items() if split == "test"]
     if len(names) < 6:
         raise ModelError(f"{manifest.name}: {len(names)} anatomies held out, wanted at least 6")
     return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sacroleak.core.errors import ConfigError
 from sacroleak.core.structures import Structure
 from sacroleak.models.intensity import erase, to_channels
 from sacroleak.models.segmenter import NetworkSpec
+from sacroleak.training.manifests import splits_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case
 from sacroleak.training.simulation.scene import Scene, Warp, draw_warp, place
@@ -36,8 +36,7 @@ STRAY_MM = (2.0, 9.0)
 
 def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
     """Files of `folder` whose row in the manifest says `split`. Raises ConfigError for a file without a row."""
-    with manifest.open(newline="") as rows:
-        splits = {row["anatomy"]: row["split"] for row in csv.DictReader(rows)}
+    splits = splits_of(manifest)
     files = sorted(folder.glob("*.npz"))
     unknown = [f.stem for f in files if f.stem not in splits]
     if unknown:

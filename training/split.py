@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ManifestError
 from sacroleak.core.whole import sha256_of, write_whole
+from sacroleak.training.manifests import manifest_rows
 
 SPLITS = ("train", "validation", "test")
 
@@ -79,9 +79,9 @@ class SplitConfig(BaseModel):
 
 def main(config: SplitConfig, *, anatomies: Path, out: Path) -> dict[str, object]:
     """Check manifests and prepared files, write the verdict to `out`. Raises ManifestError with the first fault."""
-    rows = list(_table(config.anatomy_manifest))
+    rows = list(manifest_rows(config.anatomy_manifest))
     splits = check_anatomies(rows, config)
-    check_benchmark(list(_table(config.benchmark_manifest)), splits, config)
+    check_benchmark(list(manifest_rows(config.benchmark_manifest)), splits, config)
     prepared = sorted(anatomies.glob("*.npz"))
     check_prepared(prepared, splits)
     verdict: dict[str, object] = {
@@ -155,13 +155,6 @@ def _people(splits: Mapping[str, str], split: str, config: SplitConfig) -> dict[
         if person not in found.setdefault(kind.name, []):
             found[kind.name].append(person)
     return found
-
-
-def _table(path: Path) -> Iterator[Row]:
-    if not path.is_file():
-        raise ManifestError(f"{path.name}: no such manifest")
-    with path.open(newline="", encoding="utf-8") as stream:
-        yield from csv.DictReader(stream)
 
 
 if __name__ == "__main__":
