@@ -11,12 +11,16 @@ from sacroleak.models.segmenter import ANATOMY_CHANNELS
 
 CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
 """Cross-entropy weights, background to L5; the canal is small and decides the epidural site."""
-CEMENT_POSITIVE_WEIGHT = 4.0
-"""A missed thin leak costs more than a thick one drawn too thick."""
+POSITIVE_WEIGHTS = (4.0, 2.0)
+"""Of cement and metal: a missed thin leak costs more than a thick one drawn too thick. What might be either is cement:
+in a scan taken after an injection, that is what most saturated things are."""
 UNDER_CEMENT_WEIGHT = 8.0
 """What lies under cement, bone or canal or neither, decides whether it leaked; it cannot be read off its own voxels."""
-LEAK_WEIGHT = 5.0
-"""Cement outside bone is a few hundred voxels among hundreds of thousands; this is what they count for besides."""
+LEAK_WEIGHT, LEAK_VOXELS = 0.1, 50.0
+"""A leak is a few hundred voxels among hundreds of thousands: besides, its mean counts as much whatever its size, less
+for one of fewer voxels than this."""
+WORST_WEIGHT, WORST_VOXELS = 0.1, 500
+"""So do the voxels that look most like cement and are none: cortex, calcium and metal, which are as few."""
 
 
 def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
@@ -31,14 +35,16 @@ def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
     truth = F.one_hot(anatomy, ANATOMY_CHANNELS).movedim(-1, 1).to(probability.dtype)
     bones = _dice_loss(probability[:, 1:], truth[:, 1:])
     dense = dense.float()
-    positive = torch.full((1, 2, 1, 1, 1), CEMENT_POSITIVE_WEIGHT, device=logits.device)
+    positive = torch.tensor(POSITIVE_WEIGHTS, device=logits.device).view(1, 2, 1, 1, 1)
     voxels = F.binary_cross_entropy_with_logits(logits[:, ANATOMY_CHANNELS:], dense, pos_weight=positive,
                                                 reduction="none")
     outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
     leaked = dense[:, 0] * outside
-    binary = voxels.mean() + LEAK_WEIGHT * (voxels[:, 0] * leaked).mean()
+    missed = ((voxels[:, 0] * leaked).sum((1, 2, 3)) / (leaked.sum((1, 2, 3)) + LEAK_VOXELS)).mean()
+    made_up = (voxels[:, 0] * (1 - dense[:, 0])).flatten(1)
+    worst = made_up.topk(min(WORST_VOXELS, made_up.shape[1]), dim=1).values.mean()
     solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]), dense)
-    return entropy + bones + 4.0 * binary + 0.5 * solid
+    return entropy + bones + 4.0 * voxels.mean() + 0.5 * solid + LEAK_WEIGHT * missed + WORST_WEIGHT * worst
 
 
 def _dice_loss(probability: Tensor, truth: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def draw_injection(rng: np.random.Generator, volume_ml: float) -> Injection:
 def draw_case(rng: np.random.Generator, scene: Scene, *, wild: bool) -> Case:
     """A random training case on the scene's grid, as a scan of any slices looks once it is brought to that grid."""
     plan = draw_training_plan(rng)
-    plan = replace(plan, hardware=plan.hardware + _extra(rng, METAL_KINDS, 0.1),
+    plan = replace(plan, hardware=plan.hardware + _extra(rng, METAL_KINDS, 0.05),
                    calcium=plan.calcium + _extra(rng, CALCIUM_KINDS, 0.2))
     return scan(rng, scene, operate(rng, scene, plan), style=draw_style(rng, wild=wild, patient=plan.patient),
                 scanner=draw_scanner(rng, wild=wild, rebinned=True), cut=bool(rng.random() < 0.3))

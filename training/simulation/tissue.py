@@ -24,6 +24,9 @@ BONES = {"sacrum": 0.75, "hip_left": 0.85, "hip_right": 0.85, "l5": 1.0, "l4": 1
 """Trabecular density of each bone against L1's; assumptions, S1 being looser than the lumbar spine."""
 ALA_SHARE = 0.55
 """The ala holds little more than fat in age: its trabeculae against those of the sacral bodies; an assumption."""
+CEMENT_HU, CEMENT_SHARES = ((1200.0, 3200.0), (3000.0, 4500.0), (700.0, 1200.0)), (0.75, 0.17, 0.08)
+"""Ranges of cement's HU and how often each is drawn: as expected on CT, beyond a 12-bit scanner's end, and faint. No
+measurement of opacified cement was found; the first range is an assumption."""
 SCLEROTIC_HU = (400.0, 900.0)
 SOFT_LESION_HU = (15.0, 85.0)
 
@@ -71,7 +74,7 @@ def draw_style(rng: np.random.Generator, *, wild: bool, patient: Patient | None 
     cortex = u(550, 1250) * np.clip(0.75 + 0.25 * density, 0.7, 1.15)
     if wild:
         trabecular, cortex = u(-100, 800), u(200, 1700)
-    cement = u(500, 1100) if rng.random() < 0.12 else u(1100, 3300)
+    cement = u(*CEMENT_HU[int(rng.choice(len(CEMENT_HU), p=CEMENT_SHARES))])
     return TissueStyle(
         wild=wild,
         fat_hu=u(-300, 200) if wild else u(-118, -80),
@@ -85,7 +88,7 @@ def draw_style(rng: np.random.Generator, *, wild: bool, patient: Patient | None 
         marbling=u(0, 0.5) if wild else float(np.clip(0.004 * (age - 25) + rng.normal(0, 0.05), 0.0, 0.45)),
         mottle_hu=u(0, 200) if wild else u(8, 35), iliacus_mm=u(2, 12), bowel=int(rng.integers(1, 8)),
         gas_share=u(0.1, 0.9), sclerosis_hu=u(50, 450) if rng.random() < (0.25 if age < 45 else 0.6) else 0.0,
-        cement_hu=max(u(500, 3600), trabecular + 350) if wild else cement, cement_grain=u(0, 0.25),
+        cement_hu=max(u(600, 4500), trabecular + 350) if wild else cement, cement_grain=u(0, 0.25),
         cement_voids=u(0, 1) ** 2, soft_edge_mm=u(0.0, 0.6))
 
 
