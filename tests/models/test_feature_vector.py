@@ -94,7 +94,9 @@ def test_contact_is_the_area_where_a_leak_leaves_the_bone() -> None:
 
 
 def test_something_as_dense_across_the_midline_is_seen() -> None:
-    scan = cement_at(alar_cement(), FRONT, margin_mm=75.0)
+    # With its root in the bone, or something paired is no leak at all.
+    root = ball((30.0, front_y(20, 30) + 1.5, 20.0), 4.5)
+    scan = cement_at(alar_cement(), root, FRONT, margin_mm=75.0)
     twin = ball((-30.0, front_y(20, 30) - 8.0, 21.0), 5.0)
     assert parts_of(scan)[0].place.mirrored_share == 0.0
     assert parts_of(painted(scan, twin, hu=1900))[0].place.mirrored_share > 0.9

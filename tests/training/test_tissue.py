@@ -65,7 +65,7 @@ def test_styles_follow_the_patient_and_span_everyone_without_one() -> None:
     anyone = [draw_style(rng, wild=False) for _ in range(300)]
     assert min(s.trabecular_hu for s in anyone) < 40
     assert max(s.trabecular_hu for s in anyone) > 240
-    assert all(500 <= s.cement_hu <= 3600 for s in anyone)
+    assert all(700 <= s.cement_hu <= 4500 for s in anyone)
     assert min(s.cement_hu for s in anyone) < 1000
     assert all(-130 < s.fat_hu < -70 and s.cortex_hu > s.trabecular_hu for s in anyone)
 
