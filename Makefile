@@ -31,13 +31,8 @@ lint: $(VENV)/.dev  ## style, types and the import rule, without the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.scoring  ## seconds by stage and peak memory for one scan of 512x512x300
-	$(BIN)/sacroleak simulate --count 1 --out artifacts/bench/scans
-	$(BIN)/python -m sacroleak.training.full_size_scan artifacts/bench/scans/*/ct.nii.gz artifacts/bench/full_size.nii.gz
-	$(BIN)/sacroleak score artifacts/bench/full_size.nii.gz --force --out artifacts/bench/result
-	@$(BIN)/python -c 'import json; run = json.load(open("artifacts/bench/result/run.json")); \
-	[print(f"{name:12} {seconds:8.2f} s") for name, seconds in run["timings"].items()]; \
-	print("peak memory  %8d MiB" % run["peak_memory_mib"])'
+bench: $(VENV)/.bench  ## seconds of a scan and of a batch, and of other ways in the same run: metrics/benchmark.json
+	$(BIN)/python -m sacroleak.training.batch_speed $(if $(BUNDLE),--bundle $(BUNDLE))
 
 soak: $(VENV)/.scoring  ## 1,000 small scans, broken ones among them, in a run that is killed again and again (SCANS=1000)
 	$(BIN)/python -m sacroleak.inference.soak --count $(SCANS)
@@ -106,6 +101,12 @@ $(VENV)/.scoring: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[dev])
 	@touch $(VENV)/.scoring $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[bench$(comma)dev])
+	@touch $(VENV)/.scoring $(VENV)/.dev $@
+
+comma := ,
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sacroleak needs Python 3.11 or newer, %s is %d.%d: \

@@ -28,7 +28,7 @@ from sacroleak.training.benchmark import main as make_benchmark
 from sacroleak.training.circumstances import circumstances
 from sacroleak.training.evaluation_run import note_evaluation, note_pictures
 from sacroleak.training.intervals import Bootstrap, Figure
-from sacroleak.training.metrics_files import join_segmenter, note_about, write_metrics
+from sacroleak.training.metrics_files import join_segmenter, join_soak, note_about, write_metrics
 from sacroleak.training.real_ct import LabelNumbers, RealCt, baseline_figures, measure_real_ct, on_ct_grid
 from sacroleak.training.results_page import write_page
 from sacroleak.training.scored_case import CaseRecord, MeasureConfig
@@ -137,7 +137,9 @@ def _arguments() -> argparse.Namespace:
 def _run(given: argparse.Namespace) -> None:
     config = load_config(given.config, EvaluateConfig)
     places = Places(anatomies=given.anatomies, benchmark=given.benchmark, records=given.records, metrics=given.metrics)
-    if given.what != "page":
+    if given.what == "page":
+        join_soak(places.metrics)
+    else:
         bundle = default_bundle(given.released) if given.bundle is None else load_bundle(given.bundle)
         now = datetime.now(UTC)
         if given.what == "benchmark":

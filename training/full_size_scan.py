@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
 from sacroleak.core.geometry import Geometry, Shape
-from sacroleak.core.nifti import read_nifti
-from sacroleak.core.nifti_write import write_volume
 from sacroleak.core.volume import Volume
 from sacroleak.models.resample import resize_linear
 
@@ -31,17 +26,3 @@ def _stretched(geometry: Geometry, shape: Shape) -> Geometry:
     affine = geometry.affine.copy()
     affine[:3, :3] *= (np.array(geometry.shape) - 1) / (np.array(shape) - 1)
     return Geometry(affine=affine, shape=shape)
-
-
-def main(scan: Path, out: Path, *, seed: int = 0, shape: Shape = FULL_SIZE) -> None:
-    """Read the NIfTI file `scan` and write it to `out` on a grid of `shape`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(out, full_size(read_nifti(scan), rng=np.random.default_rng(seed), shape=shape))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scan", type=Path, help="NIfTI file to enlarge")
-    parser.add_argument("out", type=Path, help="NIfTI file to write")
-    given = parser.parse_args()
-    main(given.scan, given.out)

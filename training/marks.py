@@ -1,4 +1,4 @@
-"""What the segmenter is to reach, by the names of `metrics/segmenter.json`."""
+"""What the segmenter and scoring are to reach, by the names of `segmenter.json` and `benchmark.json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 LOWER_IS_BETTER = frozenset({
     "sacrum_contour_near_cement_p95_mm", "cement_volume_error_median_pct", "false_components_per_scan",
-    "left_right_swaps", "network_mb", "network_seconds"})
+    "left_right_swaps", "network_mb", "network_seconds", "scan_seconds", "scan_peak_gb", "memory_growth_mb",
+    "help_seconds"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,20 @@ MARKS = (
     Mark(name="network_seconds", limit=2.0,
          label="network time on 512×512×300 voxels, two cores, `standard`, s (n: runs)"),
     Mark(name="network_share_of_peak", label="share of the machine's measured peak (n: runs)", limit=0.5),
+)
+SPEED_MARKS = (
+    Mark(name="scan_seconds", label="one scan of 512×512×300, DICOM to report and picture, two cores, s", limit=5.0),
+    Mark(name="scan_peak_gb", label="memory of that, GB", limit=2.0),
+    Mark(name="batch_against_separate", label="times faster: a batch than as many separate calls", limit=2.0),
+    Mark(name="batch_two_cores_against_one", label="times faster: the batch on two cores than on one", limit=1.6),
+    Mark(name="share_of_limit", label="share of the physical limit, batch", limit=0.5),
+    Mark(name="times_eager_sliding_window", limit=10.0,
+         label="times faster than the same networks over the whole scan, eager, sliding window (n: tiles)"),
+    Mark(name="times_nnunet", label="times faster than nnU-Net's predictor, whole scan (n: tiles)", limit=200.0),
+    Mark(name="times_nnunet_3mm", label="the same at 3 mm, without mirroring (n: tiles)", limit=5.0),
+    Mark(name="memory_growth_mb", label="memory growth from the 100th to the last of 1,000 scans, MB (n: scans)",
+         limit=50.0),
+    Mark(name="help_seconds", label="`sacroleak --help`, s", limit=0.5),
 )
 
 

@@ -13,6 +13,8 @@ from sacroleak.training.evaluation_run import ABOUT
 from sacroleak.training.intervals import Figure
 
 SEGMENTER, BENCHMARK = "segmenter", "benchmark"
+SPEED, SOAK, GROWTH = "benchmark", "soak", "memory_growth_mb"
+"""File of the figures of time, and what `make soak` measures of them."""
 JOINED = {"network_speed": ("network_seconds", "network_share_of_peak"),
           "real_ct": ("real_ct_sacrum_dice", "baseline_real_ct_sacrum_dice")}
 """Figures that other stages measure and `segmenter.json` holds too, so that one file has all marks."""
@@ -51,6 +53,14 @@ def join_segmenter(metrics: Path) -> None:
             joined |= {name: measured[name] for name in names if name in measured}
     if joined != figures:
         _write(path, joined)
+
+
+def join_soak(metrics: Path) -> None:
+    """Put the growth of memory that `make soak` measured into `benchmark.json`, if both are there."""
+    path, soak = metrics / f"{SPEED}.json", read_metrics(metrics / f"{SOAK}.json")
+    figures = read_metrics(path)
+    if figures and GROWTH in soak and figures.get(GROWTH) != soak[GROWTH]:
+        _write(path, figures | {GROWTH: soak[GROWTH]})
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

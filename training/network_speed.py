@@ -137,15 +137,33 @@ def peak_tests(matrix: int, threads: int) -> dict[str, tuple[Callable[[], None],
             "convolution": (ready(convolved, [image]), 2 * n * n * 27 * side**3)}
 
 
+def operations_a_second(run: Callable[[], None], count: int) -> float:
+    """How fast one of the `peak_tests` ran, once."""
+    began = perf_counter()
+    run()
+    return count / (perf_counter() - began)
+
+
+def operations_of(bundle: Bundle, timed: Mapping[str, Timed]) -> dict[str, int]:
+    """Operations of all calls that each of the networks counted."""
+    return {name: sum(count * operations(bundle.network_path(name), sides) for sides, count in network.calls.items())
+            for name, network in timed.items()}
+
+
 def scan_of(config: NetworkSpeedConfig, anatomies: Path) -> Volume:
     """The chosen patient, scanned in the wanted width and stretched to the wanted shape."""
+    return full_size(patient_of(config, anatomies), rng=np.random.default_rng(config.seed), shape=config.shape)
+
+
+def patient_of(config: NetworkSpeedConfig, anatomies: Path) -> Volume:
+    """The same before it is stretched. Raises ConfigError if the benchmark has no such row."""
     rows = read_benchmark(BenchmarkConfig(manifest=config.manifest, anatomy_manifest=config.anatomy_manifest))
     chosen = [row for row in rows if row.case_id == config.case_id]
     if not chosen:
         raise ConfigError(f"{config.manifest.name}: no row {config.case_id}")
     row = chosen[0].model_copy(update={"fov_mm": config.fov_mm, "pixel_mm": config.pixel_mm,
                                        "slice_mm": config.slice_mm, "increment_mm": config.slice_mm})
-    return full_size(make_case(row, anatomies).ct, rng=np.random.default_rng(config.seed), shape=config.shape)
+    return make_case(row, anatomies).ct
 
 
 def main(config: NetworkSpeedConfig, *, bundle: Bundle, anatomies: Path, metrics: Path, now: datetime) -> None:
@@ -169,9 +187,7 @@ def measured(config: NetworkSpeedConfig, bundle: Bundle, ct: Volume) -> dict[str
         _seconds(passes[effort], ct)  # memory is laid out in the first run
     for _ in range(config.repeats):
         for name, (run, count) in tests.items():
-            began = perf_counter()
-            run()
-            rates[name].append(count / (perf_counter() - began))
+            rates[name].append(operations_a_second(run, count))
         for effort in Effort:
             seconds[effort].append(_seconds(passes[effort], ct))
     return _figures(config, bundle, passes[Effort.STANDARD][1], (seconds, rates))
@@ -191,8 +207,7 @@ def _figures(config: NetworkSpeedConfig, bundle: Bundle, timed: Mapping[str, Tim
              times: tuple[Mapping[Effort, list[float]], Mapping[str, list[float]]]) -> dict[str, Figure]:
     seconds, rates = times
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
-    work = {name: sum(count * operations(bundle.network_path(name), sides) for sides, count in network.calls.items())
-            for name, network in timed.items()}
+    work = operations_of(bundle, timed)
     peaks = {name: median_of(values, bootstrap) for name, values in rates.items()}
     peak = max(figure.value or 0.0 for figure in peaks.values())
     total = sum(work.values())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.core.nifti import read_nifti
-from sacroleak.core.nifti_write import write_volume
 from sacroleak.core.volume import Volume
-from sacroleak.training.full_size_scan import full_size, main
+from sacroleak.training.full_size_scan import full_size
 
 SHAPE = (24, 40, 18)
 
@@ -47,9 +43,3 @@ def test_air_gets_noise_and_the_same_seed_the_same_scan(block: Volume) -> None:
     first, again = (full_size(block, rng=np.random.default_rng(7), shape=SHAPE) for _ in range(2))
     assert np.array_equal(first.hu, again.hu)
     assert 8 < first.hu[:4, -4:, -4:].std() < 16
-
-
-def test_main_writes_a_scan_that_reads_back(block: Volume, tmp_path: Path) -> None:
-    write_volume(tmp_path / "small.nii.gz", block)
-    main(tmp_path / "small.nii.gz", tmp_path / "made/large.nii.gz", shape=SHAPE)
-    assert read_nifti(tmp_path / "made/large.nii.gz").geometry.shape == SHAPE
