@@ -179,7 +179,7 @@ def _patients(bench: Bench) -> list[Volume]:
 def _small(bench: Bench) -> dict[Path, Volume]:
     """Write the scans of the batch as DICOM series, each with noise of its own; folder -> scan."""
     own = bench.config.batch
-    bench.tell(f"Making {own.scans} small scans of {len(own.case_ids)} patients")
+    bench.tell(f"Making {own.scans} small scans, patients: {len(own.case_ids)}")
     patients, made = _patients(bench), {}
     for n in range(own.scans):
         scan = full_size(patients[n % len(patients)], rng=np.random.default_rng((bench.speed.seed, n)), shape=own.shape)
@@ -214,9 +214,9 @@ def _one_scan(bench: Bench, scan: Path) -> float:
 def _batch(bench: Bench, small: Mapping[Path, Volume]) -> float:
     """All small scans in one call, on all cores and on one; seconds on all."""
     count = len(small)
-    bench.tell(f"Scoring {count} scans in one call on {bench.config.cores} cores")
+    bench.tell(f"Scoring {count} scans in one call, cores: {bench.config.cores}")
     both = bench.score(list(small))
-    bench.tell(f"Scoring {count} scans in one call on one core")
+    bench.tell(f"Scoring {count} scans in one call, cores: 1")
     with on_cores(1):
         one = bench.score(list(small))
     for cores, run in ((bench.config.cores, both), (1, one)):

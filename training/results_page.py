@@ -59,10 +59,11 @@ networks by the same runtime on the same threads. All of it is float32: neither 
 neither has been checked on these weights."""
 BATCH_NOTE = """\
 All of it in one run, by calls of the real command in processes of their own, on two cores, with everything on, files
-read from the disk; *seconds* are those of the whole call, `other` those of none of its stages: start, tables, end. The
-scans are made ones. `n` is the number of calls, or of tiles; the batch was run once on two cores and once on one. A few
-scans were scored by a call each, and that is scaled up to the size of the batch. The *physical limit* is the time of
-reading the batch's bytes at the measured speed of the disk, and then of the networks' operations at the measured peak.
+read from the disk; *seconds* are those of the whole call, `other` those of none of its stages: start, finding scans and
+reading their headers, tables, end. The scans are made ones. `n` is the number of calls, or of tiles; the batch was run
+once on two cores and once on one. A few scans were scored by a call each, and that is scaled up to the size of the
+batch. The *physical limit* is the time of reading the batch's bytes at the measured speed of the disk, and then of the
+networks' operations at the measured peak.
 
 *Other ways* have their networks look at the whole large scan. A few tiles were timed, one at a time, on noise, and
 scaled up to the number of tiles that the method cuts the scan into; reading, resampling and writing are left out there,

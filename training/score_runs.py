@@ -30,7 +30,7 @@ class Ran:
 
     @property
     def stages(self) -> dict[str, float]:
-        """Seconds by stage, summed over the scans; `other` is the rest: start, finding scans, tables, end.
+        """Seconds by stage, summed over the scans; `other` is the rest: start, headers, tables, end.
 
         Where stages overlap their sum is more than the run took, and there is no rest.
         """
