@@ -25,38 +25,43 @@ CEMENT = 6
 METAL = 7
 FAINTEST_HU = 350.0
 """Below this nothing is called cement: soft tissue with contrast, and noise, end about here."""
-SEED_PROBABILITY = 0.8
-GROW_PROBABILITY = 0.3
-"""Inside bone cement may grow only where the network thinks it possible, or cortex would be swallowed."""
-NEAR_PROBABILITY, DENSE_PROBABILITY = 0.4, 0.1
-"""Outside bone the close look has the say where it looked, less of it where a place is also as dense as DENSE_SHARE of
-the cement and FREE_MM from bone; elsewhere cement is followed by its density alone.
-"""
+STRICT_ODDS = 3.0
+"""The networks are taught to be stricter with what looks most like cement (`training.losses.WORST_WEIGHT`) than its
+share in scans would ask for; their odds of cement are raised by so much."""
+SEED_PROBABILITY, SEED_HU = 0.65, 600.0
+GROW_PROBABILITY = 0.25
+"""Near a bone's surface cement may only grow where a network thinks it possible, or cortex would be swallowed,"""
+RIM_SHARE, DENSEST_BONE_HU = 0.6, 1150.0
+"""unless the place has this share of the cement's level, and in any case more than what most cortex reaches (single
+facets of S1 reach 1,500 HU)."""
+CORTEX_MM = 2.0
+"""So far from the surface of a bone cortex reaches inwards, together with the contour's error."""
+NEAR_PROBABILITY = 0.35
+"""Outside bone thin cement is a network's to see, down to FREE_SHARE of the level: a vein fills its voxels in part."""
+BODY_VOTE = 0.2
+"""Voxels of one dense body vote: it is cement if its mean probability is so high, and that of metal is not higher."""
+METAL_SHARE, METAL_DOUBT = 1.5, 0.3
+"""What is denser than so many times the level, and may be metal, is: a screw through cement."""
+BODY_SHARE = 0.65
+"""Only those of at least this share of the cement's level vote: rims are as bright as bone."""
 FREE_MM = 0.8
+"""What lies so far outside every bone and hangs together with a body of cement, as dense, is cement too."""
 AGREED_PROBABILITY = 0.5
 SURE_VOXELS = 20
 """The level of cement is read off where both looks agree, if they do in so many voxels."""
-BONE_SHARE, FREE_SHARE = 0.6, 0.3
+CLEAR_MM = 1.2
+"""Farther outside the bone than this no cortex is in a voxel."""
+BONE_SHARE, FREE_SHARE = 0.6, 0.4
 """Cement that only the close look sees has this share of the level at least: beside bone, whose cortex has up to 0.6
 of it, and in soft tissue, where a vein fills its voxels in part.
 """
-SEED_HU = 600.0
 LEVEL_PERCENTILE = 65.0
 MARROW_HU = 250.0
 """What surrounds cement inside bone; half way from here to the cement's own level is its edge."""
-SOFT_TISSUE_HU = 50.0
 DENSE_SHARE = 0.5
-"""A leak that the network missed is seen by its density alone from this share of the cement's own level on,"""
-DENSEST_BONE_HU = 1150.0
-"""never below what most cortex reaches (single facets of S1 reach 1,500 HU),"""
-CLEAR_MM = 1.2
-"""only this far outside every bone, so that cortex beyond a contour that is a little too tight is not taken,"""
-NEAR_MM = 12.0
-"""this near to the sacrum: calcified arteries and bowel contrast mostly lie farther away,"""
-REACH_MM = 30.0
-"""and this near to cement that the network has seen."""
-METAL_SHARE = 1.5
-"""What is denser than this times the cement's own level is not the same cement."""
+"""Outside bone a dense body ends at this share of the cement's level."""
+METAL_HU = 5000.0
+"""No mixture of cement is so dense, where a scanner's scale goes that far; titanium is."""
 SATURATED_CORE_HU = 3000.0
 """A 12-bit scanner ends at 3071 HU, where metal lies; noise takes a little off it."""
 DENSE_BODY_HU = 1800.0
@@ -86,8 +91,8 @@ class Region:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bright:
     """What is bright enough to be cement or metal: flat indices into the scan, HU, LPS mm, both probabilities, and
-    whether the fine pass alone takes it for cement; (n,) or (n, 3) each. `looked`: whether there was a close look at
-    all that is suspect; `rods`: screws and nails, bool on the scan's grid.
+    whether the fine pass alone takes it for cement; (n,) or (n, 3) each. `rods`: screws and nails, bool on the scan's
+    grid.
     """
 
     where: npt.NDArray[np.int64]
@@ -96,7 +101,6 @@ class Bright:
     cement: Field
     metal: Field
     agreed: Mask
-    looked: bool
     rods: Mask
 
     def paint(self, chosen: Mask) -> Mask:
@@ -118,56 +122,75 @@ def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) 
     points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
     index = region.geometry.to_index(points)
     cement, metal = (sample_points(region.probabilities[c], index) for c in (CEMENT, METAL))
-    agreed = cement > AGREED_PROBABILITY
+    agreed = _less_strict(cement) > AGREED_PROBABILITY
     if near is not None:
         index = working.to_index(points)
         for channel, values in ((CEMENT, cement), (METAL, metal)):
             probability, weight = near.at(channel, index)
             values += weight * (probability - values)
-    return Bright(where=where, hu=ct.hu.reshape(-1)[where].astype(np.float32), points=points, cement=cement,
-                  metal=metal, agreed=agreed, looked=near is not None, rods=rods_in(ct.hu, ct.geometry))
+    return Bright(where=where, hu=ct.hu.reshape(-1)[where].astype(np.float32), points=points,
+                  cement=_less_strict(cement), metal=metal, agreed=agreed, rods=rods_in(ct.hu, ct.geometry))
+
+
+def _less_strict(probability: Field) -> Field:
+    """Probabilities with their odds raised by STRICT_ODDS."""
+    raised = STRICT_ODDS * probability
+    return np.asarray(raised / (1 - probability + raised), dtype=np.float32)
 
 
 def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask]:
     """(cement, metal), bool on the grid of `ct`.
 
     An edge lies half way between the cement's own level and what surrounds it, so that volumes are right at any
-    thickness; thin leaks that no network looked at closely are followed through soft tissue by connection.
+    thickness. Whether a dense body is cement its voxels decide together; thin cement is followed by connection.
     """
     hu, values, cement_p, metal_p = ct.hu, bright.hu, bright.cement, bright.metal
     from_bone = _bone_distance(anatomy)
     distance = from_bone.at(bright.points)
     bone = distance <= 0
-    seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p)
+    rods = bright.rods.reshape(-1)[bright.where] | (values > METAL_HU)
     metal = bright.paint((metal_p > 0.5) & (metal_p > cement_p) & (values > 1500)) | bright.rods
-    seeds &= ~bright.rods.reshape(-1)[bright.where]
+    nothing = np.zeros(hu.shape, dtype=bool)
+    seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p) & ~rods
     if not seeds.any():
-        return np.zeros(hu.shape, dtype=bool), metal
+        return nothing, metal
     # Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
     sure = seeds & bright.agreed
     level = float(np.percentile(values[sure if sure.sum() >= SURE_VOXELS else seeds], LEVEL_PERCENTILE))
-    edge_bone, edge_soft = (level + MARROW_HU) / 2, max((level + SOFT_TISSUE_HU) / 2 * 0.8, FAINTEST_HU)
+    edge_bone, edge_soft = (level + MARROW_HU) / 2, max(FREE_SHARE * level, FAINTEST_HU)
     # Cement of one patient is one mixture: what only the close look takes for it, and is far less dense, is cortex.
     seeds &= bright.agreed | (values > np.where(distance < CLEAR_MM, BONE_SHARE, FREE_SHARE) * level)
+    # The level is read off them; what they add to the cement ends at its edge like all else.
+    seeds &= values > np.where(bone, edge_bone, edge_soft)
     if not seeds.any():
-        return np.zeros(hu.shape, dtype=bool), metal
-    if bright.looked:
-        edge_soft = max(FREE_SHARE * level, FAINTEST_HU)
-    within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone)
+        return nothing, metal
+    dense = (values > np.where(bone, edge_bone, max(DENSE_SHARE * level, SEED_HU))) & ~rods
+    bodies = _bodies(bright, dense, dense & (values > BODY_SHARE * level))
+    clear = (distance > FREE_MM) | (distance < -CORTEX_MM)
+    denser = (values > DENSEST_BONE_HU) & (clear | (values > RIM_SHARE * level))
+    bodies &= denser | (cement_p > GROW_PROBABILITY)
     # Saturated cement looks like metal too: where a network takes a place for both, shape decides, by `rods`.
-    no_metal = (metal_p <= np.maximum(cement_p, 0.3)) | (cement_p > AGREED_PROBABILITY)
-    without = ~bone & (values > edge_soft) & ((metal_p < 0.5) | (cement_p > AGREED_PROBABILITY))
-    if bright.looked:
-        dense = (cement_p > DENSE_PROBABILITY) & (values > DENSE_SHARE * level) & (distance > FREE_MM)
-        without &= (cement_p > NEAR_PROBABILITY) | dense
-    grown = bright.paint((within | without | seeds) & no_metal) & ~bright.rods
-    cement = _drop_far(_keep_seeded(grown, bright.paint(seeds)), ct.geometry, anatomy, from_bone)
-    if cement.any() and not bright.looked:
-        dense = without & (distance > CLEAR_MM) & (values > max(DENSE_SHARE * level, DENSEST_BONE_HU))
-        dense[dense] = _beside(bright.points[dense], cement, ct.geometry, anatomy)
-        loose = _keep_seeded(grown & ~cement, bright.paint(dense) & ~cement)
-        cement |= _not_denser(loose, hu, METAL_SHARE * level)
+    no_metal = (metal_p <= np.maximum(cement_p, METAL_DOUBT)) | (cement_p > AGREED_PROBABILITY)
+    within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone) & no_metal
+    thin = ~bone & (cement_p > NEAR_PROBABILITY) & (values > edge_soft) & no_metal
+    screw = (values > METAL_SHARE * level) & (metal_p > METAL_DOUBT)
+    grown = bright.paint((bodies | within | thin) & ~rods & ~screw)
+    cement = _drop_far(_keep_seeded(grown, bright.paint(seeds) & grown), ct.geometry, anatomy, from_bone)
     return cement, metal & ~cement
+
+
+def _bodies(bright: Bright, dense: Mask, voting: Mask) -> Mask:
+    """Which of the `dense` voxels, (n,), lie in connected bodies (26 neighbours) that are cement by the mean of those
+    `voting`.
+    """
+    parts = cc3d.connected_components(bright.paint(dense), connectivity=26).reshape(-1)[bright.where]
+    count = int(parts.max(initial=0)) + 1
+    voters = np.bincount(parts[voting], minlength=count)
+    for_cement, for_metal = (np.bincount(parts[voting], weights=p[voting], minlength=count) / np.maximum(voters, 1)
+                             for p in (bright.cement, bright.metal))
+    chosen = (voters >= SMALLEST_VOXELS) & (for_cement > BODY_VOTE) & (for_cement > for_metal)
+    chosen[0] = False
+    return np.asarray(chosen[parts] & dense)
 
 
 def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geometry) -> Mask:
@@ -207,28 +230,6 @@ def _keep_seeded(grown: Mask, seeds: Mask) -> Mask:
     count = int(parts.max()) + 1
     seeded = np.bincount(parts[seeds], minlength=count) > 0
     keep = seeded & (np.bincount(parts.ravel(), minlength=count) >= SMALLEST_VOXELS)
-    keep[0] = False
-    result: Mask = keep[parts]
-    return result
-
-
-def _beside(points: npt.NDArray[np.float64], cement: Mask, geometry: Geometry, anatomy: LabelMap) -> Mask:
-    """Which of (n, 3) LPS mm lie close to the sacrum and not far from cement that the network has seen."""
-    sacrum = anatomy.geometry.to_lps(np.argwhere(anatomy.labels == Structure.SACRUM)[::8])
-    seen = geometry.to_lps(np.argwhere(cement)[::8])
-    if len(points) == 0 or len(sacrum) == 0:
-        return np.zeros(len(points), dtype=bool)
-    close: Mask = cKDTree(sacrum).query(points, distance_upper_bound=NEAR_MM)[0] < NEAR_MM
-    close &= cKDTree(seen).query(points, distance_upper_bound=REACH_MM)[0] < REACH_MM
-    return close
-
-
-def _not_denser(parts_of: Mask, hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], limit_hu: float) -> Mask:
-    """Leave out connected parts of which a fifth is denser than `limit_hu`: metal beside cement."""
-    parts = cc3d.connected_components(parts_of, connectivity=26)
-    count = np.bincount(parts.ravel())
-    denser = np.bincount(parts[hu > limit_hu], minlength=len(count))
-    keep = denser < 0.2 * np.maximum(count, 1)
     keep[0] = False
     result: Mask = keep[parts]
     return result

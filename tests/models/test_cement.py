@@ -202,15 +202,6 @@ def test_a_saturated_body_of_cement_is_no_rod() -> None:
     assert not rods_in(np.minimum(hu + grain, np.float32(METAL_HU)), geometry).any(), "riddled with holes"
 
 
-def test_a_dense_part_beside_cement_is_found_though_the_network_missed_it() -> None:
-    """4 mm wide and free of bone by 4 mm; the same without any cement beside it is left alone."""
-    body, part = ball(6.5, (0.0, -6.0, 0.0)), rod((-3.0, -22.0, -3.0), (3.0, -22.0, 3.0), 2.0)
-    found, _, geometry = delineated(FINE, lambda p: body(p) | part(p), seen=body)
-    assert found[part(places(geometry))].mean() > 0.8
-    alone, _, _ = delineated(FINE, part, seen=nothing)
-    assert not alone.any()
-
-
 def closely(hu_of: dict[str, float], *, claimed: Inside) -> tuple[Mask, Geometry]:
     """A body of cement that both looks see, a vein and a thick cortex of given HU, and a close look that claims all."""
     body, vein, cortex = (NEAR_SHAPES[name] for name in ("body", "vein", "cortex"))
