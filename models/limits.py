@@ -53,6 +53,7 @@ class LeakLimits(_Limits):
     source_ml: PositiveFloat
     source_gap_mm: PositiveFloat
     source_coverage: PositiveFloat
+    lone_mm: PositiveFloat
 
 
 class SiteLimits(_Limits):

@@ -32,7 +32,8 @@ def without_source(
     Cement leaks out of cement: a sacrum in full view without any in its bone leaks nothing. A part stays where cement
     lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
     Beside a sacrum with cement a part goes if it lies apart from that and has a counterpart across the midline, as
-    ureters with contrast and calcified arteries have.
+    ureters with contrast and calcified arteries have, or if it is far both from the bone and from all other cement:
+    what leaked has a way that begins at the bone.
     """
     cement = view.cement
     source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
@@ -43,25 +44,36 @@ def without_source(
     stay: list[MeasuredPart] = []
     foreign, notes = cement.foreign.copy(), []
     for one in measured:
+        why: str | None
         if held:
-            may_leak = not (_paired(one.features) and one.features.apart_mm > limits.source_gap_mm)
+            why = _reason_apart(one.features, limits)
         else:
             gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
-            may_leak = gap <= limits.source_gap_mm
-        if may_leak:
+            why = None if gap <= limits.source_gap_mm else _NO_SOURCE
+        if why is None:
             stay.append(one)
         else:
             foreign[one.part.rows] = True
-            notes.append(_note(one.features, _PAIR if held else _NO_SOURCE))
+            notes.append(_note(one.features, why))
     if not notes:
         return view, stay
     named = replace(cement, foreign=foreign, notes=(*cement.notes, *notes))
-    return replace(view, cement=named, review_reasons=(*view.review_reasons, _PAIR_REASON if held else _REASON)), stay
+    return replace(view, cement=named, review_reasons=(*view.review_reasons, _APART_REASON if held else _REASON)), stay
 
 
 _REASON = "Dense material beside the sacrum is not called a leak, because no cement was found in the bone; look at it."
-_PAIR_REASON = "Dense material apart from the cement, with a counterpart, is not called a leak; look at it."
+_APART_REASON = "Dense material apart from the cement of the sacrum is not called a leak; look at it."
 _NO_SOURCE, _PAIR = "without cement in the bone it is no leak", "apart from the cement and paired it is no leak"
+_LONE = "far from the bone and from all other cement it is no leak"
+
+
+def _reason_apart(part: PartFeatures, limits: LeakLimits) -> str | None:
+    """Why a part beside a sacrum with cement cannot have leaked from it; None if it can."""
+    if _paired(part) and part.apart_mm > limits.source_gap_mm:
+        return _PAIR
+    if min(part.apart_mm, part.shape.distance_to_cortex_mm) > limits.lone_mm:
+        return _LONE
+    return None
 
 
 def _paired(part: PartFeatures) -> bool:

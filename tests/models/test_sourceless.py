@@ -44,6 +44,16 @@ def test_one_of_them_alone_is_a_leak() -> None:
     assert found.review_reasons == ()
 
 
+def test_what_lies_far_from_bone_and_cement_is_named_and_no_leak() -> None:
+    y = front_y(5, 17)
+    far, near = (attribute(cement_at(ball((17.0, y - away, 5.0), 4.0), alar_cement(), margin_mm=30.0), LIMITS)
+                 for away in (18.0, 8.0))
+    assert far.leaks == ()
+    assert sum("far from the bone and from all other cement" in note for note in far.notes) == 1
+    assert len(far.review_reasons) == 1
+    assert len(near.leaks) == 1
+
+
 def test_a_thin_leak_with_a_little_cement_at_its_root_stays_for_review() -> None:
     line = [(30.0, front_y(z, 30.0) - 4.0, z) for z in (20.0, 12.0, 4.0, -4.0)]
     root = tube([(30.0, front_y(20, 30) + 3.2, 20.0), line[0]], 2.4)
