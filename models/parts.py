@@ -31,7 +31,7 @@ def measure_scan(segmentation: Segmentation, limits: RuleLimits) -> tuple[ScanVi
     None without cement or sacrum. Takes about a second for a region of 200 mm.
     """
     view = view_scan(segmentation, limits)
-    return None if view is None else without_source(*measure_parts(view, limits), limits.leaks)
+    return None if view is None else without_source(*measure_parts(view, limits), limits)
 
 
 def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None:

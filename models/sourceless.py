@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from sacroleak.core.structures import Compartment
 from sacroleak.models.features import MeasuredPart, PartFeatures, ScanView
-from sacroleak.models.limits import LeakLimits
+from sacroleak.models.limits import RuleLimits
 
 PAIRED_SHARE = 0.5
 """From this share of its voxels on, a thing has a counterpart across the midline."""
@@ -25,7 +25,7 @@ _WHERE = {
 
 
 def without_source(
-    view: ScanView, measured: Sequence[MeasuredPart], limits: LeakLimits,
+    view: ScanView, measured: Sequence[MeasuredPart], rules: RuleLimits,
 ) -> tuple[ScanView, list[MeasuredPart]]:
     """The parts that may be leaks, and the view with all others named in its notes and counted as foreign.
 
@@ -33,9 +33,9 @@ def without_source(
     lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
     Beside a sacrum with cement a part goes if it lies apart from that and has a counterpart across the midline, as
     ureters with contrast and calcified arteries have, or if it is far both from the bone and from all other cement:
-    what leaked has a way that begins at the bone.
+    what leaked has a way that begins at the bone. Only along a needle's track that way may not be seen.
     """
-    cement = view.cement
+    cement, limits = view.cement, rules.leaks
     source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
     if view.measures.coverage < limits.source_coverage:
         return view, list(measured)
@@ -46,7 +46,7 @@ def without_source(
     for one in measured:
         why: str | None
         if held:
-            why = _reason_apart(one.features, limits)
+            why = _reason_apart(one.features, rules)
         else:
             gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
             why = None if gap <= limits.source_gap_mm else _NO_SOURCE
@@ -67,11 +67,16 @@ _NO_SOURCE, _PAIR = "without cement in the bone it is no leak", "apart from the 
 _LONE = "far from the bone and from all other cement it is no leak"
 
 
-def _reason_apart(part: PartFeatures, limits: LeakLimits) -> str | None:
+def _reason_apart(part: PartFeatures, rules: RuleLimits) -> str | None:
     """Why a part beside a sacrum with cement cannot have leaked from it; None if it can."""
-    if _paired(part) and part.apart_mm > limits.source_gap_mm:
+    if _paired(part) and part.apart_mm > rules.leaks.source_gap_mm:
         return _PAIR
-    if min(part.apart_mm, part.shape.distance_to_cortex_mm) > limits.lone_mm:
+    shape = part.shape
+    # Thick slices lose a track where it crosses the ilium's cortex.
+    column = (shape.straightness >= rules.tracks.column_straightness
+              and shape.thickness_mm <= rules.tracks.column_thickness_mm
+              and shape.length_mm >= rules.tracks.column_length_mm)
+    if not column and min(part.apart_mm, shape.distance_to_cortex_mm) > rules.leaks.lone_mm:
         return _LONE
     return None
 

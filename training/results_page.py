@@ -122,6 +122,14 @@ LEAKAGE = (
     ("review_share", "sent to review"), ("accuracy_without_review", "exactly the true sites, among the rest"),
     ("site_calibration_error", "expected calibration error of the sites' rule scores (they are not calibrated)"),
 )
+SIDES = (
+    ("leak_sensitivity", "leak, yes or no: sensitivity"), ("leak_specificity", "leak, yes or no: specificity"),
+    ("site_macro_f1", "site, macro-F1 over the four"), ("puncture_path_f1", "puncture path, F1"),
+    ("site_kappa", "site, Cohen's κ over the four"), ("exact_sites", "exactly the true set of sites"),
+    ("site_calibration_error", "calibration error of the sites' probabilities"))
+SIDES_NOTE = """The same scans by three ways to judge the leak parts: the rules alone, the classifier alone, and both
+as released. In true masks the same is done as if no network had erred: the difference is what segmentation costs. The
+rules' probabilities are scores."""
 STRATA_TABLES = {
     "bones": (("segmenter", "sacrum_dice", "sacrum Dice"),
               ("segmenter", "sacrum_surface_dice_1mm", "sacrum, surface Dice at 1 mm"),
@@ -210,6 +218,8 @@ def _benchmark(segmenter: Figures, leakage: Figures, about: Mapping[str, str]) -
     yield from ("### Marks (synthetic, but for the real CT)", "", MARKS_NOTE, "", *_marks(segmenter, MARKS))
     yield from ("### Contours and cement (synthetic)", "", *_table(SEGMENTER, segmenter))
     yield from ("### Leaks and sites, scan by scan (synthetic)", "", *_table(LEAKAGE, leakage))
+    yield from ("### Rules, classifier, both; in predicted and in true masks (synthetic)", "", SIDES_NOTE, "",
+                *_sides(leakage))
     yield from ("### Site confusion, leak by leak (synthetic)", "", *_confusion(leakage))
     yield from ("### By the way out of the bone (synthetic)", "", *_mechanisms(leakage))
     yield from ("### By stratum (synthetic), model / baseline", "", STRATA_NOTE, "")
@@ -246,6 +256,20 @@ def _table(rows: Sequence[tuple[str, str]], figures: Figures) -> Iterator[str]:
                 other = figures.get(f"baseline_{name}")
                 line += f" {_with_interval(other)} |" if other else " |"
             yield line
+    yield ""
+
+
+def _sides(figures: Figures) -> Iterator[str]:
+    """One column for each method and masks that were measured."""
+    columns = [(method, masks) for masks in ("predicted", "true") for method in ("rules", "classifier", "both")
+               if f"{method}_exact_sites[masks={masks}]" in figures]
+    if not columns:
+        return
+    yield "| measure | " + " | ".join(f"{method}, {masks} masks" for method, masks in columns) + " | n |"
+    yield "|---|" + "---|" * (len(columns) + 1)
+    for name, label in SIDES:
+        row = [figures[f"{method}_{name}[masks={masks}]"] for method, masks in columns]
+        yield f"| {label} | " + " | ".join(_with_interval(f) for f in row) + f" | {row[0]['n']} |"
     yield ""
 
 

@@ -30,10 +30,11 @@ from sacroleak.training.measures import (
     surface_scores,
     volume_error_pct,
 )
+from sacroleak.training.side_by_side import Answers, answers_of
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.scanner import SATURATED_HU
 
-FORMAT = 3
+FORMAT = 4
 """Raised when what a record holds changes, so that older ones are measured again."""
 
 SATURATED_SHARE = 0.05
@@ -115,7 +116,8 @@ class Circumstance(_Record):
 
 class CaseRecord(_Record):
     """All measures of one scan. `model` and what belongs to it is None if the scan was called not assessable;
-    `anatomy` is the model's, `baseline_anatomy` what a threshold makes of the sacrum and the canal.
+    `anatomy` is the model's, `baseline_anatomy` what a threshold makes of the sacrum and the canal; `answers`: what
+    rules, classifier and both say, in predicted and in true masks.
     """
 
     format: int = FORMAT
@@ -133,6 +135,7 @@ class CaseRecord(_Record):
     sacrum_coverage: float | None = None
     site_scores: dict[Site, float] = {}
     needs_review: bool | None = None
+    answers: Answers = {}
 
     @property
     def leak_present(self) -> bool:
@@ -165,13 +168,15 @@ def measure(item: BenchmarkCase, segmenter: Segmenter, limits: RuleLimits, confi
     try:
         segmentation = segmenter.segment(case.ct)
     except NotAssessableError as error:
-        return unjudged.model_copy(update={"reasons": error.reasons})
+        return unjudged.model_copy(update={"reasons": error.reasons,
+                                           "answers": answers_of(case, None, limits, classifier)})
     found = attribute(segmentation, limits, classifier)
     return unjudged.model_copy(update={
         "anatomy": _anatomy(segmentation, case, config), "model": _model(segmentation, found, case, config),
         "sacrum_coverage": segmentation.sacrum_coverage,
         "site_scores": {site: summary.probability for site, summary in found.sites.items()},
-        "needs_review": any(leak.needs_review for leak in found.leaks)})
+        "needs_review": any(leak.needs_review for leak in found.leaks),
+        "answers": answers_of(case, segmentation, limits, classifier)})
 
 
 def circumstance(item: BenchmarkCase) -> Circumstance:

@@ -27,7 +27,8 @@ from sacroleak.models.networks import load_segmenter
 from sacroleak.training.benchmark import load_case
 from sacroleak.training.scored_case import FORMAT, CaseRecord, MeasureConfig, Segmenter, measure
 
-MEASURED_BY = ("baseline.py", "measures.py", "scored_case.py")
+MEASURED_BY = ("baseline.py", "case_answers.py", "measures.py", "part_table.py", "scored_case.py", "seen_cases.py",
+               "side_by_side.py")
 """Files of this room that decide what a record holds."""
 TOLD_EVERY = 10
 """Scans between two lines of progress where there is no terminal."""

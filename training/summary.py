@@ -9,6 +9,7 @@ from sacroleak.core.structures import Site
 from sacroleak.training.intervals import Bootstrap, Figure, mean_of, median_of, resampled, wilson
 from sacroleak.training.measures import calibration_error, f1, kappa
 from sacroleak.training.scored_case import AnatomyRecord, CaseRecord, LeakRecord, Result
+from sacroleak.training.side_by_side import side_by_side
 
 FOUR = tuple(site for site in Site if site is not Site.OTHER)
 SMALLEST_LEAK_ML = 0.05
@@ -99,6 +100,7 @@ def leakage_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figu
     """Everything of `metrics/leakage.json`. A scan called not assessable counts as answered wrongly throughout."""
     figures = _leaks(records, by_model) | _sites(records, by_model, bootstrap) | _review(records, bootstrap)
     figures |= _confusion(records) | _mechanisms(records)
+    figures |= side_by_side(((r.true_sites, r.answers) for r in records), bootstrap)
     for key, value in (_leaks(records, by_baseline) | _sites(records, by_baseline, bootstrap)).items():
         figures[f"baseline_{key}"] = value
     for name, part in _strata(records):
