@@ -174,8 +174,6 @@ IMPLANTED = (
     ("real_ct_dicom_centroid_shift_max_mm", "the same: largest shift of a leak's centroid, mm"),
     ("real_ct_dicom_cement_centroid_shift_max_mm", "the same: largest shift of the centroid of all cement, mm"),
 )
-OTHERS = {"fresh_clone": "A fresh clone"}
-"""Metrics that other commands may have left; shown as they are."""
 
 
 def write_page(metrics: Path, page: Path) -> None:
@@ -205,11 +203,6 @@ def _lines(metrics: Path) -> Iterator[str]:
     if ablation:
         yield from ("## What each part brings (synthetic)", "", *_circumstances(about.get("ablation", {})))
         yield from (ABLATION_NOTE, "", *_ablation(ablation))
-    for name, title in OTHERS.items():
-        figures = read_metrics(metrics / f"{name}.json")
-        if figures:
-            yield from (f"## {title}", "", *_circumstances(about.get(name, {})))
-            yield from _table([(key, key.replace("_", " ")) for key in figures], figures)
 
 
 def _benchmark(segmenter: Figures, leakage: Figures, about: Mapping[str, str]) -> Iterator[str]:
