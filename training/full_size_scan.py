@@ -8,13 +8,12 @@ from sacroleak.core.geometry import Geometry, Shape
 from sacroleak.core.volume import Volume
 from sacroleak.models.resample import resize_linear
 
-FULL_SIZE: Shape = (512, 512, 300)
 NOISE_HU = 12.0
 """Noise of a pelvic CT in soft tissue. Interpolated voxels have none, and a file without noise packs and reads faster
 than any real one."""
 
 
-def full_size(scan: Volume, *, rng: np.random.Generator, shape: Shape = FULL_SIZE) -> Volume:
+def full_size(scan: Volume, *, rng: np.random.Generator, shape: Shape) -> Volume:
     """The same patient on a grid of `shape` with the same corners; HU interpolated linearly, noise added."""
     stretched = resize_linear(scan.hu.astype(np.float32), shape)
     stretched += rng.standard_normal(shape, dtype=np.float32) * np.float32(NOISE_HU)

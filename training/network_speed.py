@@ -137,11 +137,16 @@ def peak_tests(matrix: int, threads: int) -> dict[str, tuple[Callable[[], None],
             "convolution": (ready(convolved, [image]), 2 * n * n * 27 * side**3)}
 
 
-def operations_a_second(run: Callable[[], None], count: int) -> float:
-    """How fast one of the `peak_tests` ran, once."""
+def seconds_of(run: Callable[[], None]) -> float:
+    """Of one run."""
     began = perf_counter()
     run()
-    return count / (perf_counter() - began)
+    return perf_counter() - began
+
+
+def operations_a_second(run: Callable[[], None], count: int) -> float:
+    """How fast one of the `peak_tests` ran, once."""
+    return count / seconds_of(run)
 
 
 def operations_of(bundle: Bundle, timed: Mapping[str, Timed]) -> dict[str, int]:

@@ -9,7 +9,6 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from math import ceil, prod
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from sacroleak.core.geometry import Geometry, Shape
 from sacroleak.models.intensity import CHANNELS
+from sacroleak.training.network_speed import seconds_of
 
 SMALLEST_SIDE, WIDEST = 4, 320
 """nnU-Net's planner halves a patch down to 4 voxels a side, and gives a level 320 features at most."""
@@ -127,13 +127,7 @@ def plans_of(plan: NnUNetPlan) -> dict[str, Any]:
 
 def timed(run: Callable[[], None], times: int) -> list[float]:
     """Seconds of each of so many runs."""
-    return [_once(run) for _ in range(times)]
-
-
-def _once(run: Callable[[], None]) -> float:
-    began = perf_counter()
-    run()
-    return perf_counter() - began
+    return [seconds_of(run) for _ in range(times)]
 
 
 def _noise(channels: int, sides: Shape) -> Tensor:

@@ -38,17 +38,17 @@ def answers_of(case: Case, segmentation: Segmentation | None, limits: RuleLimits
     """Every method's answer; `segmentation` is None for a scan that was called not assessable. Nothing to compare
     without a classifier: what is released are the rules alone.
     """
-    found: Answers = {}
     if classifier is None:
-        return found
+        return {}
+    found: Answers = {method: {PREDICTED: _UNJUDGED} for method in METHODS}
     for masks, seen in ((PREDICTED, segmentation), (TRUE, true_segmentation(case))):
-        facts = CaseFacts(name="", patient="", sites=(), assessed=seen is not None)
-        table = joined([] if seen is None else [(facts, *rows_of(seen, limits))])
+        if seen is None:
+            continue
+        table = joined([(CaseFacts(name="", patient="", sites=()), *rows_of(seen, limits))])
         for method in METHODS:
-            said = [] if seen is None else answers(table, classifier, method)
-            found.setdefault(method, {})[masks] = _UNJUDGED if not said else AnswerRecord(
-                sites=said[0].sites, probabilities=dict(said[0].probabilities),
-                leak_probability=said[0].leak_probability, review=said[0].review)
+            said = answers(table, classifier, method)[0]
+            found[method][masks] = AnswerRecord(sites=said.sites, probabilities=dict(said.probabilities),
+                                                leak_probability=said.leak_probability, review=said.review)
     return found
 
 
