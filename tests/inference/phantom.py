@@ -154,7 +154,7 @@ class Troublemaker(KnowingSegmenter):
                 time.sleep(0.2)
         if corner == HOG_HU:
             hog = np.ones(2 << 30, dtype=np.uint8)
-            time.sleep(3600 * hog[0])
+            time.sleep(3600 * int(hog[0]))
         if corner == FULL_HU:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().segment(ct)
