@@ -7,24 +7,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sacroleak.core.structures import Structure
+from sacroleak.models.intensity import DENSE_WINDOW_HU
 from sacroleak.models.segmenter import ANATOMY_CHANNELS
 
 CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
 """Cross-entropy weights, background to L5; the canal is small and decides the epidural site."""
-POSITIVE_WEIGHTS = (4.0, 2.0)
-"""Of cement and metal: a missed thin leak costs more than a thick one drawn too thick. What might be either is cement:
-in a scan taken after an injection, that is what most saturated things are."""
+POSITIVE_WEIGHTS = (2.0, 1.0)
+"""Of cement and metal: a missed thin leak costs more than a thick one drawn too thick."""
 UNDER_CEMENT_WEIGHT = 8.0
 """What lies under cement, bone or canal or neither, decides whether it leaked; it cannot be read off its own voxels."""
 LEAK_WEIGHT, LEAK_VOXELS = 0.1, 50.0
 """A leak is a few hundred voxels among hundreds of thousands: besides, its mean counts as much whatever its size, less
 for one of fewer voxels than this."""
-WORST_WEIGHT, WORST_VOXELS = 0.1, 500
-"""So do the voxels that look most like cement and are none: cortex, calcium and metal, which are as few."""
+DENSE_WEIGHT = 2.0
+BRIGHT_HU, FULL_HU, DARK_SHARE = 350.0, 1350.0, 0.02
+"""Only what is bright can be cement or metal: a voxel counts in full from FULL_HU on, by DARK_SHARE up to BRIGHT_HU,
+below which scoring calls nothing cement. Otherwise what is easy, being dark, outnumbers the rest by twenty to one."""
 
 
-def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
-    """Logits (n, 8, i, j, k), anatomy (n, i, j, k), cement and metal (n, 2, i, j, k); a scalar."""
+def brightness(channels: Tensor) -> Tensor:
+    """How much each voxel counts for cement and metal: channels (n, 2, i, j, k) to DARK_SHARE..1, (n, i, j, k)."""
+    low, high = DENSE_WINDOW_HU
+    hu = (channels[:, 1].float() + 1) * ((high - low) / 2) + low
+    return DARK_SHARE + (1 - DARK_SHARE) * ((hu - BRIGHT_HU) / (FULL_HU - BRIGHT_HU)).clamp(0, 1)
+
+
+def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor, bright: Tensor) -> Tensor:
+    """Logits (n, 8, i, j, k), anatomy (n, i, j, k), cement and metal (n, 2, i, j, k), `brightness`; a scalar."""
     logits = logits.float()
     weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
     anatomy = anatomy.long()
@@ -41,10 +50,9 @@ def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
     outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
     leaked = dense[:, 0] * outside
     missed = ((voxels[:, 0] * leaked).sum((1, 2, 3)) / (leaked.sum((1, 2, 3)) + LEAK_VOXELS)).mean()
-    made_up = (voxels[:, 0] * (1 - dense[:, 0])).flatten(1)
-    worst = made_up.topk(min(WORST_VOXELS, made_up.shape[1]), dim=1).values.mean()
     solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]), dense)
-    return entropy + bones + 4.0 * voxels.mean() + 0.5 * solid + LEAK_WEIGHT * missed + WORST_WEIGHT * worst
+    doubt = (voxels.sum(1) * bright).sum() / bright.sum()
+    return entropy + bones + DENSE_WEIGHT * doubt + 0.5 * solid + LEAK_WEIGHT * missed
 
 
 def _dice_loss(probability: Tensor, truth: Tensor) -> Tensor:
