@@ -89,7 +89,7 @@ def to_aligned_grid(ct: Volume, target: Geometry) -> Field:
     covered = [m.sum(axis=1) for m in small]
     values = _apply(native, small)
     inside = covered[0][:, None, None] * covered[1][None, :, None] * covered[2][None, None, :]
-    padded: Field = values + np.float32(OUTSIDE_HU) * (1 - inside)
+    padded: Field = np.add(values, np.float32(OUTSIDE_HU) * (1 - inside), order="C")
     return padded
 
 
@@ -115,15 +115,15 @@ def _span(matrix: Field) -> tuple[int, int]:
 
 
 def _apply(native: npt.NDArray[np.generic], matrices: list[Field]) -> Field:
-    """Three matrix products, slab by slab along the last axis so that float32 copies stay small."""
-    rows, columns, slices = matrices
-    slab = 32
-    partial = np.empty((rows.shape[0], columns.shape[0], native.shape[2]), dtype=np.float32)
-    for start in range(0, native.shape[2], slab):
-        block = native[:, :, start:start + slab].astype(np.float32)
-        block = np.tensordot(rows, block, axes=(1, 0))
-        partial[:, :, start:start + slab] = np.tensordot(columns, block, axes=(1, 1)).transpose(1, 0, 2)
-    return np.tensordot(partial, slices, axes=(2, 1)).astype(np.float32)
+    """Three matrix products, the axis along which memory runs first, so that nothing is rearranged in memory."""
+    if abs(native.strides[0]) < abs(native.strides[-1]):
+        return _apply(native.T, matrices[::-1]).T
+    outer, middle, inner = matrices
+    partial = np.empty((native.shape[0], middle.shape[0], inner.shape[0]), dtype=np.float32)
+    for n, plane in enumerate(native):  # one by one, so that float32 copies stay small
+        partial[n] = middle @ (plane.astype(np.float32, order="C") @ inner.T)
+    product: Field = outer @ partial.reshape(len(partial), -1)
+    return product.reshape(-1, *partial.shape[1:])
 
 
 def _oblique(ct: Volume, target: Geometry) -> Field:
