@@ -72,7 +72,7 @@ class TwoPassSegmenter:
         anatomy = working_anatomy(region)
         coverage = _require_sacrum(anatomy, ct.geometry)
         start, stop = _box_in(ct.geometry, region.geometry)
-        part = ct.crop(start, stop)
+        part = _side_by_side(ct.crop(start, stop))
         hu = to_aligned_grid(ct, anatomy.geometry)
         near = self._closer(hu, region)
         bright = bright_in(part, region, near, anatomy.geometry)
@@ -136,8 +136,12 @@ class TwoPassSegmenter:
 
 def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Where the close look may speak of bones, on its own box: at hidden cement, and not at the rest of its tiles."""
-    away = edt.edt(np.ascontiguousarray(~hidden[near.box]), anisotropy=(WORKING_MM,) * 3, parallel=1)
-    return np.asarray(away < NEAR_REACH_MM)
+    inside = hidden[near.box]
+    beside = np.zeros(inside.shape, dtype=bool)
+    box = box_where(inside, np.ceil(NEAR_REACH_MM / WORKING_MM))
+    if box is not None:
+        beside[box] = edt.edt(~inside[box], anisotropy=(WORKING_MM,) * 3, parallel=1) < NEAR_REACH_MM
+    return beside
 
 
 def _fifth_lumbar(near: Near, region: Region) -> npt.NDArray[np.bool_]:
@@ -197,9 +201,8 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
         if near is not None:
             near.mix(structure, fine, box)
         total[box] += fine
-        wins = fine > best[box]
-        labels[box][wins] = structure
-        best[box][wins] = fine[wins]
+        np.copyto(labels[box], np.uint8(structure), where=fine > best[box])
+        np.maximum(best[box], fine, out=best[box])
     labels[best <= 1.0 - total] = Structure.BACKGROUND
     for structure in (Structure.SACRUM, Structure.SACRAL_CANAL, Structure.L5):
         _keep_largest(labels, structure)
@@ -244,11 +247,20 @@ def _sacrum_centre(region: Region) -> Points | None:
 
 
 def _keep_largest(labels: npt.NDArray[np.uint8], structure: Structure) -> None:
-    mask = labels == structure
+    box = box_where(labels == structure)
+    if box is None:
+        return
+    own = labels[box]
+    mask = own == structure
     parts = cc3d.connected_components(mask, connectivity=6)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    labels[mask & (parts != sizes.argmax())] = Structure.BACKGROUND
+    own[mask & (parts != sizes.argmax())] = Structure.BACKGROUND
+
+
+def _side_by_side(ct: Volume) -> Volume:
+    """The same with its voxels next to each other in memory, where a crop's are strewn over the whole scan's."""
+    return Volume(hu=ct.hu.copy(order="C"), geometry=ct.geometry)
 
 
 def _box_in(scan: Geometry, region: Geometry) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
