@@ -154,8 +154,8 @@ def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits
 def _mouths(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> Points:
     """Places of the sacrum's surface that look most like the mouth of a hole; (at most MOUTHS, 3) LPS mm."""
     shell: Points = np.asarray(spaces.surface.data, dtype=np.float64)[::2]
-    near = cKDTree(inside).query(shell, distance_upper_bound=limits.hole_reach_mm)[0]
-    shell = shell[np.isfinite(near) & (spaces.canal.at(shell) > 3.0)]
+    shell = shell[_within(shell, inside, limits.hole_reach_mm)]
+    shell = shell[spaces.canal.at(shell) > 3.0]
     if len(shell) == 0:
         return shell
     normal = spaces.sacrum.direction_at(shell)
@@ -173,6 +173,15 @@ def _mouths(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimit
             mouths.append(int(n))
             taken[tree.query_ball_point(shell[n], 2.5)] = True
     return np.asarray(shell[mouths])
+
+
+def _within(points: Points, others: Points, reach_mm: float) -> npt.NDArray[np.bool_]:
+    """Which of (n, 3) lie less than `reach_mm` from any of (m, 3); (n,). A few of the others settle most of them."""
+    near = np.zeros(len(points), dtype=np.bool_)
+    for some in (others[:: max(1, len(others) // 200)], others):
+        left = np.flatnonzero(~near)
+        near[left] = np.isfinite(cKDTree(some).query(points[left], distance_upper_bound=reach_mm)[0])
+    return near
 
 
 def _inside_once(ends: Points, ways: Points, spaces: Compartments, limits: TrackLimits) -> npt.NDArray[np.bool_]:
