@@ -28,11 +28,8 @@ NEAR_SWAY_MM, AROUND_MM = 12.0, 50.0
 SHARED = 3
 """Cases that share one placed pelvis, each with its own operation, tissue and scanner: placing takes longest."""
 
-AS_IS, ERASED = 0, 1
-"""Looks at a case: the scan as it is, and with its cement erased, as the second look at the bones sees it."""
-LOOKS = ((0, AS_IS), (0, ERASED))
-NEAR_LOOKS = (*LOOKS, (1, AS_IS))
-"""(case, look) of the samples of one round. Thin cement is what the near network is for, and it must see it."""
+LOOKS = 2
+"""Samples made of each case: the scan as it is, and with its cement erased, as the second look at the bones sees it."""
 STRAY_MM = (2.0, 9.0)
 """Radius of what is erased without being cement, because a detector errs."""
 
@@ -141,17 +138,14 @@ class SyntheticPatches(IterableDataset[Sample]):
         step, number = self.every * workers, self.start + self.every * own
         anatomies = [Anatomy.load(f) for f in self.files]
         scene, case, drawn = None, None, -1
-        looks = NEAR_LOOKS if self.spec.name == "near" else LOOKS
-        cases = looks[-1][0] + 1
         while True:
-            at, look = looks[number % len(looks)]
-            wanted = number // len(looks) * cases + at
+            wanted, look = divmod(number, LOOKS)
             if scene is None or wanted // SHARED != drawn // SHARED:
                 draw = np.random.default_rng((self.seed, wanted // SHARED, 0))
                 scene = random_scene(draw, anatomies[int(draw.integers(len(anatomies)))], self.spec)
             if case is None or wanted != drawn:
                 rng = np.random.default_rng((self.seed, wanted))
                 case, drawn = random_case(rng, scene, wild_share=self.wild_share), wanted
-            erased = draw_erased(np.random.default_rng((self.seed, number, look)), case) if look == ERASED else None
+            erased = draw_erased(np.random.default_rng((self.seed, number, look)), case) if look else None
             yield to_sample(case, self.spec, erased)
             number += step

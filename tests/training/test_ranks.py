@@ -45,7 +45,7 @@ def test_every_sample_number_is_drawn_by_one_process(processes: int, config: Tra
                         lambda rng, scene, wild_share: rng.bit_generator.seed_seq.entropy)
     monkeypatch.setattr("sacroleak.training.sampling.draw_erased", lambda rng, case: 1)
     monkeypatch.setattr("sacroleak.training.sampling.to_sample",
-                        lambda case, spec, erased: case[1] * len(LOOKS) + (erased or 0))
+                        lambda case, spec, erased: case[1] * LOOKS + (erased or 0))
     files = sorted(anatomies.glob("*.npz"))[:1]
     for number in range(processes):
         samples = iter(SyntheticPatches(files, config.network, seed=0, start=6 + number, every=processes))
