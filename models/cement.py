@@ -28,7 +28,7 @@ FAINTEST_HU = 350.0
 FINE_ODDS = 2.0
 """The fine network is stricter than it should be: of the bright voxels to which it gives 0.15, a third are cement
 (32 simulated scans of training anatomies). Its odds of cement are raised by so much."""
-SEED_PROBABILITY, SEED_HU = 0.65, 600.0
+SEED_PROBABILITY, SEED_HU = 0.8, 600.0
 GROW_PROBABILITY = 0.25
 """Near a bone's surface cement may only grow where a network thinks it possible, or cortex would be swallowed,"""
 RIM_SHARE, DENSEST_BONE_HU = 0.6, 1150.0
@@ -70,7 +70,8 @@ ROD_RADIUS_MM = 5.5
 """Iliosacral and pedicle screws measure 4 to 8.5 mm across; half of that, and the blur."""
 THINNEST_ROD_MM = 1.5
 """Thinner than this is a saturated vein or a needle; a needle is left to the network."""
-ROD_LENGTH_MM = 22.0
+ROD_LENGTH_MM, LONG_ROD_MM = 22.0, 45.0
+"""A straight thing as long as the latter is a screw even where its head, or a washer, is thicker than a rod."""
 RIM_MM = 2.5
 """Blur makes the tissue around metal bright."""
 SMALLEST_ROD_ML = 0.15
@@ -212,7 +213,7 @@ def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geome
         length = float(np.ptp(middle @ axes[0]))
         width = float(np.subtract(*np.percentile(middle @ axes[1], (95, 5))))
         straight = length >= ROD_LENGTH_MM and width <= 2 * ROD_RADIUS_MM
-        if straight and THINNEST_ROD_MM <= radius <= ROD_RADIUS_MM:
+        if straight and radius >= THINNEST_ROD_MM and (radius <= ROD_RADIUS_MM or length >= LONG_ROD_MM):
             found[wide] |= core
     if found.any():
         found = np.asarray(edt.edt(~found, anisotropy=spacing, parallel=1) <= RIM_MM)

@@ -193,6 +193,16 @@ def test_a_long_saturated_rod_is_metal_whatever_the_network_says() -> None:
     assert not rods[body(places(geometry))].any()
 
 
+def test_a_long_screw_is_metal_with_its_thick_head() -> None:
+    shaft, head = rod((-17.0, -14.0, -17.0), (17.0, 14.0, 17.0), 3.5), ball(6.5, (-17.0, -14.0, -17.0))
+    geometry = grid(FINE)
+    inside = cover(geometry, lambda p: shaft(p) | head(p))
+    hu = (SOFT_HU + inside * np.float32(METAL_HU - SOFT_HU)).astype(np.float32)
+    assert rods_in(hu, geometry)[inside > 0.9].mean() > 0.95
+    alone = (SOFT_HU + cover(geometry, head) * np.float32(METAL_HU - SOFT_HU)).astype(np.float32)
+    assert not rods_in(alone, geometry).any()
+
+
 def test_a_saturated_body_of_cement_is_no_rod() -> None:
     geometry = grid(FINE)
     inside = cover(geometry, lambda p: ball(7.5)(p) | ball(7.5, (0.0, -12.0, 0.0))(p))
