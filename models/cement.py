@@ -25,10 +25,9 @@ CEMENT = 6
 METAL = 7
 FAINTEST_HU = 350.0
 """Below this nothing is called cement: soft tissue with contrast, and noise, end about here."""
-FINE_ODDS, NEAR_ODDS = 2.0, 0.6
-"""The networks' odds of cement are multiplied by so much. The fine one is stricter than it should be: of the bright
-voxels to which it gives 0.15, a third are cement. The near one is not strict enough: outside bone, of those to which it
-gives 0.5 a fifth are (32 simulated scans of training anatomies)."""
+STRICT_ODDS = 3.0
+"""The networks of sacroleak-0.4 were taught to be stricter with what looks most like cement than its share in scans
+would ask for (docs/training.md); their odds of cement are raised by so much."""
 SEED_PROBABILITY, SEED_HU = 0.65, 600.0
 GROW_PROBABILITY = 0.25
 """Near a bone's surface cement may only grow where a network thinks it possible, or cortex would be swallowed,"""
@@ -124,21 +123,20 @@ def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) 
     points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
     index = region.geometry.to_index(points)
     cement, metal = (sample_points(region.probabilities[c], index) for c in (CEMENT, METAL))
-    cement = _with_odds(cement, FINE_ODDS)
-    agreed = cement > AGREED_PROBABILITY
+    agreed = _less_strict(cement) > AGREED_PROBABILITY
     if near is not None:
         index = working.to_index(points)
-        closer, weight = near.at(CEMENT, index)
-        cement += weight * (_with_odds(closer, NEAR_ODDS) - cement)
-        closer, weight = near.at(METAL, index)
-        metal += weight * (closer - metal)
+        for channel, values in ((CEMENT, cement), (METAL, metal)):
+            probability, weight = near.at(channel, index)
+            values += weight * (probability - values)
     return Bright(where=where, hu=ct.hu.reshape(-1)[where].astype(np.float32), points=points,
-                  cement=cement, metal=metal, agreed=agreed, rods=rods_in(ct.hu, ct.geometry))
+                  cement=_less_strict(cement), metal=metal, agreed=agreed, rods=rods_in(ct.hu, ct.geometry))
 
 
-def _with_odds(probability: Field, factor: float) -> Field:
-    """Probabilities with their odds multiplied by `factor`."""
-    return np.asarray(factor * probability / (1 - probability + factor * probability), dtype=np.float32)
+def _less_strict(probability: Field) -> Field:
+    """Probabilities with their odds raised by STRICT_ODDS."""
+    raised = STRICT_ODDS * probability
+    return np.asarray(raised / (1 - probability + raised), dtype=np.float32)
 
 
 def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask]:
