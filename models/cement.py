@@ -198,7 +198,8 @@ def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geome
     """Screws, nails and pins: straight saturated cores thinner than a body of cement, with their bright rim.
 
     Thickness is that of all dense voxels around a saturated core: a body of cement is thicker than ROD_RADIUS_MM or not
-    straight, a saturated vein thinner than THINNEST_ROD_MM. What is too short to be told from cement stays.
+    straight, a saturated vein thinner than THINNEST_ROD_MM. From LONG_ROD_MM on no upper limit holds, because heads and
+    washers are thicker. What is too short to be told from cement stays.
     """
     parts = cc3d.connected_components(hu >= SATURATED_CORE_HU, connectivity=26)
     found = np.zeros(hu.shape, dtype=bool)

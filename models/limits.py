@@ -91,6 +91,11 @@ class TrackLimits(_Limits):
     hole_length_mm: PositiveFloat
     hole_reach_mm: PositiveFloat
 
+    def is_column(self, *, straightness: float, thickness_mm: float, length_mm: float) -> bool:
+        """Whether a part is as straight, thin and long as cement that a needle left behind."""
+        return (straightness >= self.column_straightness and thickness_mm <= self.column_thickness_mm
+                and length_mm >= self.column_length_mm)
+
 
 class ReviewLimits(_Limits):
     """When a person has to look."""

@@ -73,9 +73,8 @@ def _reason_apart(part: PartFeatures, rules: RuleLimits) -> str | None:
         return _PAIR
     shape = part.shape
     # Thick slices lose a track where it crosses the ilium's cortex.
-    column = (shape.straightness >= rules.tracks.column_straightness
-              and shape.thickness_mm <= rules.tracks.column_thickness_mm
-              and shape.length_mm >= rules.tracks.column_length_mm)
+    column = rules.tracks.is_column(straightness=shape.straightness, thickness_mm=shape.thickness_mm,
+                                    length_mm=shape.length_mm)
     if not column and min(part.apart_mm, shape.distance_to_cortex_mm) > rules.leaks.lone_mm:
         return _LONE
     return None

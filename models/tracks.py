@@ -96,8 +96,8 @@ def _column(
     number: int, course: Course, inside: Points, spaces: Compartments, limits: TrackLimits,
 ) -> Track | None:
     """A part that is thin, straight and long, stands on the bone, and whose line meets the cement in it."""
-    thin = course.thickness_mm <= limits.column_thickness_mm
-    if not thin or course.straightness < limits.column_straightness or course.length_mm < limits.column_length_mm:
+    if not limits.is_column(straightness=course.straightness, thickness_mm=course.thickness_mm,
+                            length_mm=course.length_mm):
         return None
     line = course.line
     bone = spaces.bone_distance_mm(line[[0, -1]])

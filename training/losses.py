@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sacroleak.core.structures import Structure
+from sacroleak.models.cement import FAINTEST_HU
 from sacroleak.models.intensity import DENSE_WINDOW_HU
 from sacroleak.models.segmenter import ANATOMY_CHANNELS
 
@@ -20,8 +21,8 @@ LEAK_WEIGHT, LEAK_VOXELS = 0.1, 50.0
 """A leak is a few hundred voxels among hundreds of thousands: besides, its mean counts as much whatever its size, less
 for one of fewer voxels than this."""
 DENSE_WEIGHT = 2.0
-BRIGHT_HU, FULL_HU, DARK_SHARE = 350.0, 1350.0, 0.02
-"""Only what is bright can be cement or metal: a voxel counts in full from FULL_HU on, by DARK_SHARE up to BRIGHT_HU,
+FULL_HU, DARK_SHARE = 1350.0, 0.02
+"""Only what is bright can be cement or metal: a voxel counts in full from FULL_HU on, by DARK_SHARE up to FAINTEST_HU,
 below which scoring calls nothing cement. Otherwise what is easy, being dark, outnumbers the rest by twenty to one."""
 
 
@@ -29,7 +30,7 @@ def brightness(channels: Tensor) -> Tensor:
     """How much each voxel counts for cement and metal: channels (n, 2, i, j, k) to DARK_SHARE..1, (n, i, j, k)."""
     low, high = DENSE_WINDOW_HU
     hu = (channels[:, 1].float() + 1) * ((high - low) / 2) + low
-    return DARK_SHARE + (1 - DARK_SHARE) * ((hu - BRIGHT_HU) / (FULL_HU - BRIGHT_HU)).clamp(0, 1)
+    return DARK_SHARE + (1 - DARK_SHARE) * ((hu - FAINTEST_HU) / (FULL_HU - FAINTEST_HU)).clamp(0, 1)
 
 
 def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor, bright: Tensor) -> Tensor:
