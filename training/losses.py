@@ -16,7 +16,9 @@ CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
 POSITIVE_WEIGHTS = (2.0, 1.0)
 """Of cement and metal: a missed thin leak costs more than a thick one drawn too thick."""
 UNDER_CEMENT_WEIGHT = 8.0
-"""What lies under cement, bone or canal or neither, decides whether it leaked; it cannot be read off its own voxels."""
+"""What lies under hidden cement, bone or canal or neither, decides whether it leaked, and can be had only from what is
+around it. Cement that is seen looks like bone: there the answer is not asked for with more weight, because scoring does
+not use it."""
 LEAK_WEIGHT, LEAK_VOXELS = 0.1, 50.0
 """A leak is a few hundred voxels among hundreds of thousands: besides, its mean counts as much whatever its size, less
 for one of fewer voxels than this."""
@@ -33,26 +35,34 @@ def brightness(channels: Tensor) -> Tensor:
     return DARK_SHARE + (1 - DARK_SHARE) * ((hu - FAINTEST_HU) / (FULL_HU - FAINTEST_HU)).clamp(0, 1)
 
 
-def segmentation_loss(logits: Tensor, anatomy: Tensor, dense: Tensor, bright: Tensor) -> Tensor:
-    """Logits (n, 8, i, j, k), anatomy (n, i, j, k), cement and metal (n, 2, i, j, k), `brightness`; a scalar."""
-    logits = logits.float()
+def hidden(channels: Tensor) -> Tensor:
+    """Where channels (n, 2, i, j, k) carry the mark of `intensity.erase`; (n, i, j, k)."""
+    return (channels[:, 0] <= -1) & (channels[:, 1] >= 1)
+
+
+def segmentation_loss(logits: Tensor, channels: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
+    """Logits (n, 8, i, j, k), channels (n, 2, i, j, k), anatomy (n, i, j, k), cement and metal (n, 2, i, j, k); a
+    scalar. Hidden voxels are asked for their anatomy, with more weight, and not for cement or metal.
+    """
+    logits, dense, anatomy = logits.float(), dense.float(), anatomy.long()
+    behind = hidden(channels)
     weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
-    anatomy = anatomy.long()
-    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * dense[:, 0].float())
+    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * behind)
     surprise = F.cross_entropy(logits[:, :ANATOMY_CHANNELS], anatomy, reduction="none")
     entropy = (counts * surprise).sum() / counts.sum()
     probability = torch.softmax(logits[:, :ANATOMY_CHANNELS], dim=1)
     truth = F.one_hot(anatomy, ANATOMY_CHANNELS).movedim(-1, 1).to(probability.dtype)
     bones = _dice_loss(probability[:, 1:], truth[:, 1:])
-    dense = dense.float()
     positive = torch.tensor(POSITIVE_WEIGHTS, device=logits.device).view(1, 2, 1, 1, 1)
     voxels = F.binary_cross_entropy_with_logits(logits[:, ANATOMY_CHANNELS:], dense, pos_weight=positive,
                                                 reduction="none")
+    seen = (~behind).float()
     outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
-    leaked = dense[:, 0] * outside
+    leaked = dense[:, 0] * outside * seen
     missed = ((voxels[:, 0] * leaked).sum((1, 2, 3)) / (leaked.sum((1, 2, 3)) + LEAK_VOXELS)).mean()
-    solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]), dense)
-    doubt = (voxels.sum(1) * bright).sum() / bright.sum()
+    solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]) * seen[:, None], dense * seen[:, None])
+    bright = brightness(channels) * seen
+    doubt = (voxels.sum(1) * bright).sum() / bright.sum().clamp(min=1)
     return entropy + bones + DENSE_WEIGHT * doubt + 0.5 * solid + LEAK_WEIGHT * missed
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
 from sacroleak.models.segmenter import ANATOMY_CHANNELS, NetworkSpec, build_network
-from sacroleak.training.losses import brightness, segmentation_loss
+from sacroleak.training.losses import segmentation_loss
 from sacroleak.training.pictures import learning_curve
 from sacroleak.training.progress import progress
 from sacroleak.training.ranks import ALONE, Rank, joined
@@ -86,7 +86,7 @@ class Trainer:
     def _forward(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits: Tensor = self._shared(channels.float())
-        return segmentation_loss(logits, anatomy, dense, brightness(channels)), logits
+        return segmentation_loss(logits, channels, anatomy, dense), logits
 
     def step(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[float, Tensor]:
         """One update; returns the loss and the logits it came from. Raises ModelError when the loss is no number."""

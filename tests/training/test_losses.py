@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sacroleak.models.intensity import to_channels
+from sacroleak.models.intensity import erase, to_channels
 from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS
 from sacroleak.training.losses import DARK_SHARE, brightness, segmentation_loss
 
 SHAPE = (8, 8, 8)
-BRIGHT = torch.ones(1, *SHAPE)
 
 
 def truth(*, cement: bool = True) -> tuple[Tensor, Tensor]:
@@ -26,6 +25,17 @@ def truth(*, cement: bool = True) -> tuple[Tensor, Tensor]:
     return anatomy, dense
 
 
+def seen(hu: np.ndarray, erased: np.ndarray | None = None) -> Tensor:
+    """What the network is shown of these HU; a batch of one."""
+    channels = to_channels(hu)
+    if erased is not None:
+        erase(channels, erased)
+    return torch.from_numpy(channels)[None]
+
+
+BRIGHT = seen(np.full(SHAPE, 1500.0, dtype=np.float32))
+
+
 def logits_of(anatomy: Tensor, dense: Tensor, certainty: float = 12.0) -> Tensor:
     """What a network says that is sure of these labels."""
     out = torch.zeros(1, OUTPUT_CHANNELS, *SHAPE)
@@ -36,19 +46,19 @@ def logits_of(anatomy: Tensor, dense: Tensor, certainty: float = 12.0) -> Tensor
 
 
 def test_a_right_answer_costs_next_to_nothing() -> None:
-    assert segmentation_loss(logits_of(*truth()), *truth(), BRIGHT).item() < 1e-2
+    assert segmentation_loss(logits_of(*truth()), BRIGHT, *truth()).item() < 1e-2
 
 
 def test_absent_structures_cost_nothing() -> None:
     empty = torch.zeros(1, *SHAPE, dtype=torch.uint8), torch.zeros(1, 2, *SHAPE, dtype=torch.uint8)
-    assert segmentation_loss(logits_of(*empty), *empty, BRIGHT).item() < 1e-2
+    assert segmentation_loss(logits_of(*empty), BRIGHT, *empty).item() < 1e-2
 
 
 @pytest.mark.parametrize("label", range(1, ANATOMY_CHANNELS))
 def test_each_structure_counts(label: int) -> None:
     anatomy, dense = truth()
     wrong = torch.where(anatomy == label, 0, anatomy)
-    assert segmentation_loss(logits_of(wrong, dense), anatomy, dense, BRIGHT).item() > 0.15
+    assert segmentation_loss(logits_of(wrong, dense), BRIGHT, anatomy, dense).item() > 0.15
 
 
 def test_missed_cement_costs_more_than_cement_too_much() -> None:
@@ -56,27 +66,27 @@ def test_missed_cement_costs_more_than_cement_too_much() -> None:
     less, more = dense.clone(), dense.clone()
     less[0, 0, 1, 2:4] = 0
     more[0, 0, 1, 4:6] = 1
-    assert (segmentation_loss(logits_of(anatomy, less), anatomy, dense, BRIGHT)
-            > 1.5 * segmentation_loss(logits_of(anatomy, more), anatomy, dense, BRIGHT))
+    assert (segmentation_loss(logits_of(anatomy, less), BRIGHT, anatomy, dense)
+            > 1.5 * segmentation_loss(logits_of(anatomy, more), BRIGHT, anatomy, dense))
 
 
 def test_surer_of_the_truth_is_cheaper() -> None:
-    costs = [segmentation_loss(logits_of(*truth(), certainty=c), *truth(), BRIGHT).item() for c in (0.0, 1.0, 3.0, 8.0)]
+    costs = [segmentation_loss(logits_of(*truth(), certainty=c), BRIGHT, *truth()).item() for c in (0.0, 1.0, 3.0, 8.0)]
     assert costs == sorted(costs, reverse=True)
 
 
 def test_the_gradient_leads_downhill() -> None:
     anatomy, dense = truth()
     logits = torch.zeros(1, OUTPUT_CHANNELS, *SHAPE, requires_grad=True)
-    before = segmentation_loss(logits, anatomy, dense, BRIGHT)
+    before = segmentation_loss(logits, BRIGHT, anatomy, dense)
     before.backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
-    assert segmentation_loss(logits.detach() - 5 * logits.grad, anatomy, dense, BRIGHT) < before
+    assert segmentation_loss(logits.detach() - 5 * logits.grad, BRIGHT, anatomy, dense) < before
 
 
 def test_half_precision_logits_are_summed_in_full() -> None:
-    loss = segmentation_loss(logits_of(*truth(), certainty=2.0).bfloat16(), *truth(), BRIGHT)
+    loss = segmentation_loss(logits_of(*truth(), certainty=2.0).bfloat16(), BRIGHT, *truth())
     assert loss.dtype == torch.float32
 
 
@@ -87,7 +97,20 @@ def test_what_is_bright_counts_and_what_is_dark_hardly() -> None:
     anatomy, dense = truth(cement=False)
     wrong = dense.clone()
     wrong[0, 0, 6] = 1
-    seen = torch.full((1, *SHAPE), DARK_SHARE)
-    dark = segmentation_loss(logits_of(anatomy, wrong), anatomy, dense, seen)
-    seen[0, 6] = 1
-    assert segmentation_loss(logits_of(anatomy, wrong), anatomy, dense, seen) > 2 * dark
+    hu = np.full(SHAPE, 100.0, dtype=np.float32)
+    dark = segmentation_loss(logits_of(anatomy, wrong), seen(hu), anatomy, dense)
+    hu[6] = 1500
+    assert segmentation_loss(logits_of(anatomy, wrong), seen(hu), anatomy, dense) > 2 * dark
+
+
+def test_what_is_hidden_is_asked_for_its_anatomy_and_not_for_cement() -> None:
+    anatomy, dense = truth()
+    there = np.zeros(SHAPE, dtype=bool)
+    there[:2] = True
+    behind = seen(np.full(SHAPE, 1500.0, dtype=np.float32), there)
+    without = torch.zeros_like(dense)
+    assert segmentation_loss(logits_of(anatomy, without), behind, anatomy, dense).item() < 1e-2
+    assert segmentation_loss(logits_of(anatomy, without), BRIGHT, anatomy, dense).item() > 0.15
+    wrong = torch.where(anatomy == 1, 0, anatomy)
+    assert (segmentation_loss(logits_of(wrong, dense), behind, anatomy, dense)
+            > 1.5 * segmentation_loss(logits_of(wrong, dense), BRIGHT, anatomy, dense))
