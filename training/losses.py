@@ -19,6 +19,8 @@ UNDER_CEMENT_WEIGHT = 8.0
 """What lies under hidden cement, bone or canal or neither, decides whether it leaked, and can be had only from what is
 around it. Cement that is seen looks like bone: there the answer is not asked for with more weight, because scoring does
 not use it."""
+MOST_OUTSIDE = 4.0
+"""What is hidden outside bone counts as much in all as what is hidden in it, but no voxel more than so many times."""
 LEAK_WEIGHT, LEAK_VOXELS = 0.1, 50.0
 """A leak is a few hundred voxels among hundreds of thousands: besides, its mean counts as much whatever its size, less
 for one of fewer voxels than this."""
@@ -47,7 +49,10 @@ def segmentation_loss(logits: Tensor, channels: Tensor, anatomy: Tensor, dense: 
     logits, dense, anatomy = logits.float(), dense.float(), anatomy.long()
     behind = hidden(channels)
     weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
-    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * behind)
+    outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
+    ratio = (behind & ~outside).sum() / (behind & outside).sum().clamp(min=1)
+    share = torch.where(outside, ratio.clamp(1, MOST_OUTSIDE), 1)
+    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * behind * share)
     surprise = F.cross_entropy(logits[:, :ANATOMY_CHANNELS], anatomy, reduction="none")
     entropy = (counts * surprise).sum() / counts.sum()
     probability = torch.softmax(logits[:, :ANATOMY_CHANNELS], dim=1)
@@ -57,7 +62,6 @@ def segmentation_loss(logits: Tensor, channels: Tensor, anatomy: Tensor, dense: 
     voxels = F.binary_cross_entropy_with_logits(logits[:, ANATOMY_CHANNELS:], dense, pos_weight=positive,
                                                 reduction="none")
     seen = (~behind).float()
-    outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
     leaked = dense[:, 0] * outside * seen
     missed = ((voxels[:, 0] * leaked).sum((1, 2, 3)) / (leaked.sum((1, 2, 3)) + LEAK_VOXELS)).mean()
     solid = _dice_loss(torch.sigmoid(logits[:, ANATOMY_CHANNELS:]) * seen[:, None], dense * seen[:, None])

@@ -22,6 +22,9 @@ from sacroleak.training.simulation.case import Case, centred_grid, draw_case
 from sacroleak.training.simulation.scene import Scene, Warp, draw_warp, place
 
 Sample = tuple[Tensor, Tensor, Tensor]
+Mask = npt.NDArray[np.bool_]
+Point = npt.NDArray[np.float64]
+BONES = (Structure.SACRUM, Structure.HIP_LEFT, Structure.HIP_RIGHT, Structure.L5)
 SWAY_MM = np.array([18.0, 18.0, 25.0])
 """How far the middle of the sacrum may lie from the middle of a fine patch; of a coarse one 3.5 times as far."""
 NEAR_SWAY_MM, AROUND_MM = 12.0, 50.0
@@ -32,6 +35,11 @@ LOOKS = 2
 """Samples made of each case: the scan as it is, and with its cement erased, as the second look at the bones sees it."""
 STRAY_MM = (2.0, 9.0)
 """Radius of what is erased without being cement, because a detector errs."""
+TRAILS, TRAIL_MM, TRAIL_LENGTH_MM = 6, (1.0, 5.0), 35.0
+"""Most tubes that are erased from the bones' surfaces on, their radius and greatest length. Cement lies mostly in bone:
+without them a network learns that what is hidden is bone, instead of looking at what is around it."""
+BEND = 0.3
+"""How much a tube turns from ball to ball."""
 
 
 def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
@@ -59,14 +67,14 @@ def random_scene(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) 
     return place(anatomy, grid, warp, rng)
 
 
-def _near_bone(rng: np.random.Generator, anatomy: Anatomy, warp: Warp) -> npt.NDArray[np.float64]:
+def _near_bone(rng: np.random.Generator, anatomy: Anatomy, warp: Warp) -> Point:
     """Mostly a point of the sacrum, at times of what lies around it; (3,) LPS mm of the scene."""
     inside = np.argwhere(anatomy.fields["sacrum"] < 0)
     point = anatomy.geometry.to_lps(inside[int(rng.integers(len(inside)))])
     scene = np.linalg.solve(warp.matrix, point - warp.focus_mm)
     scene = scene * (-1.0 if warp.mirrored else 1.0, 1.0, 1.0)
     away = NEAR_SWAY_MM if rng.random() < 0.75 else AROUND_MM
-    moved: npt.NDArray[np.float64] = scene + rng.uniform(-away, away, size=3)
+    moved: Point = scene + rng.uniform(-away, away, size=3)
     return moved
 
 
@@ -75,7 +83,7 @@ def random_case(rng: np.random.Generator, scene: Scene, *, wild_share: float = 0
     return draw_case(rng, scene, wild=bool(rng.random() < wild_share))
 
 
-def to_sample(case: Case, spec: NetworkSpec, erased: npt.NDArray[np.bool_] | None = None) -> Sample:
+def to_sample(case: Case, spec: NetworkSpec, erased: Mask | None = None) -> Sample:
     """Channels (2, i, j, k) bfloat16, anatomy (i, j, k) uint8, cement and metal (2, i, j, k) uint8.
 
     `erased`: what is hidden from the network. The near network sees too little of the pelvis to tell left from right:
@@ -91,30 +99,53 @@ def to_sample(case: Case, spec: NetworkSpec, erased: npt.NDArray[np.bool_] | Non
     return torch.from_numpy(channels).to(torch.bfloat16), torch.from_numpy(anatomy), torch.from_numpy(dense)
 
 
-def draw_erased(rng: np.random.Generator, case: Case) -> npt.NDArray[np.bool_]:
+def draw_erased(rng: np.random.Generator, case: Case) -> Mask:
     """Cement as a detector would find it, (i, j, k): grown by up to 3 mm, at times in part only, at times with a bright
-    ball of something else.
+    ball of something else; and tubes like leaks, in and out of bone.
     """
     spacing = float(case.ct.geometry.spacing_mm.min())
     found = case.cement.labels.astype(bool)
     if found.any() and rng.random() < 0.25:
-        found = found & ~_ball(rng, case, found, (4.0, 12.0))
+        kept = np.zeros_like(found)
+        _hide(kept, _any_of(rng, found), rng.uniform(4.0, 12.0) / spacing)
+        found = found & ~kept
     reach = round(float(rng.uniform(0.0, 3.0)) / spacing)
-    erased: npt.NDArray[np.bool_] = maximum_filter(found, size=2 * reach + 1) if reach else found.copy()
+    erased: Mask = maximum_filter(found, size=2 * reach + 1) if reach else found.copy()
     bright = case.ct.hu > 300
     for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.4 or not found.any() else 0):
         if bright.any():
-            erased |= _ball(rng, case, bright, STRAY_MM)
+            _hide(erased, _any_of(rng, bright), rng.uniform(*STRAY_MM) / spacing)
+    bone = np.isin(case.anatomy.labels, BONES)
+    surface = maximum_filter(bone, size=3) & ~bone
+    for _ in range(int(rng.integers(0, TRAILS + 1)) if surface.any() else 0):
+        _hide_trail(rng, erased, _any_of(rng, surface), spacing)
     return erased
 
 
-def _ball(rng: np.random.Generator, case: Case, around: npt.NDArray[np.bool_],
-          radii_mm: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """A ball centred on a random voxel of `around`."""
-    centre = np.unravel_index(int(rng.choice(np.flatnonzero(around))), around.shape)
-    square = sum(((np.arange(n) - c) * d).reshape([-1 if a == axis else 1 for a in range(3)]) ** 2 for axis, (n, c, d)
-                 in enumerate(zip(around.shape, centre, case.ct.geometry.spacing_mm, strict=True)))
-    return np.asarray(square < rng.uniform(*radii_mm) ** 2)
+def _hide_trail(rng: np.random.Generator, erased: Mask, start: Point, spacing: float) -> None:
+    """Set a bent tube of `erased` from `start` on, in place."""
+    radius = rng.uniform(*TRAIL_MM) / spacing
+    point, step = start, rng.normal(size=3)
+    for _ in range(int(rng.uniform(1, max(2.0, TRAIL_LENGTH_MM / spacing / radius)))):
+        _hide(erased, point, radius)
+        step = step / np.linalg.norm(step) + BEND * rng.normal(size=3)
+        point = point + radius * step / np.linalg.norm(step)
+
+
+def _any_of(rng: np.random.Generator, mask: Mask) -> Point:
+    """Index of a random voxel of `mask`, (3,)."""
+    return np.array(np.unravel_index(int(rng.choice(np.flatnonzero(mask))), mask.shape), dtype=np.float64)
+
+
+def _hide(erased: Mask, centre: Point, radius: float) -> None:
+    """Set a ball, in voxels, in place."""
+    low = np.maximum(np.floor(centre - radius), 0).astype(int)
+    high = np.minimum(np.ceil(centre + radius).astype(int) + 1, erased.shape)
+    if (low >= high).any():
+        return
+    i, j, k = (np.arange(a, b) - c for a, b, c in zip(low, high, centre, strict=True))
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    erased[box] |= i[:, None, None] ** 2 + j[:, None] ** 2 + k**2 < radius**2
 
 
 class SyntheticPatches(IterableDataset[Sample]):

@@ -114,3 +114,15 @@ def test_what_is_hidden_is_asked_for_its_anatomy_and_not_for_cement() -> None:
     wrong = torch.where(anatomy == 1, 0, anatomy)
     assert (segmentation_loss(logits_of(wrong, dense), behind, anatomy, dense)
             > 1.5 * segmentation_loss(logits_of(wrong, dense), BRIGHT, anatomy, dense))
+
+
+def test_little_hidden_outside_bone_counts_like_much_in_it() -> None:
+    anatomy, dense = torch.zeros(1, *SHAPE, dtype=torch.uint8), torch.zeros(1, 2, *SHAPE, dtype=torch.uint8)
+    anatomy[0, :4] = 1
+    there = np.zeros(SHAPE, dtype=bool)
+    there[:4], there[4, :2] = True, True
+    shown = seen(np.full(SHAPE, 100.0, dtype=np.float32), there)
+    inside, outside = (logits_of(anatomy, dense) for _ in range(2))
+    inside[0, :, 3, :2], outside[0, :, 4, :2] = 0.0, 0.0
+    cost_inside, cost_outside = (segmentation_loss(said, shown, anatomy, dense) for said in (inside, outside))
+    assert cost_outside > cost_inside, "although the sacrum weighs twice what background weighs"

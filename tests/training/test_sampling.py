@@ -133,3 +133,17 @@ def test_what_is_erased_covers_most_of_the_cement_and_at_times_something_else(pe
     assert len(covered) >= 4
     assert np.mean(covered) > 0.7
     assert stray + sum(share < 1 for share in covered) > 0
+
+
+def test_what_is_hidden_lies_in_and_out_of_bone(pelvis: Anatomy) -> None:
+    rng = np.random.default_rng(3)
+    scene = random_scene(rng, pelvis, SPEC)
+    outside = []
+    for _ in range(12):
+        case = random_case(rng, scene)
+        erased = draw_erased(rng, case)
+        if erased.any():
+            outside.append(float((case.anatomy.labels[erased] == 0).mean()))
+    assert len(outside) >= 8
+    assert 0.1 < np.mean(outside) < 0.9
+    assert min(outside) < 0.3, "at times hardly any"
