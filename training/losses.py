@@ -21,7 +21,9 @@ around it. Cement that is seen looks like bone: there the answer is not asked fo
 not use it."""
 MOST_OUTSIDE = 4.0
 """What is hidden outside bone counts as much in all as what is hidden in it, but no voxel more than so many times."""
-LEAK_WEIGHT, LEAK_VOXELS = 0.1, 50.0
+BACKGROUND, CANAL = int(Structure.BACKGROUND), int(Structure.SACRAL_CANAL)
+"""Plain numbers: to a compiled step a tensor is never equal to a member of an enumeration."""
+LEAK_WEIGHT, LEAK_VOXELS = 0.2, 50.0
 """A leak is a few hundred voxels among hundreds of thousands: besides, its mean counts as much whatever its size, less
 for one of fewer voxels than this."""
 DENSE_WEIGHT = 2.0
@@ -49,7 +51,7 @@ def segmentation_loss(logits: Tensor, channels: Tensor, anatomy: Tensor, dense: 
     logits, dense, anatomy = logits.float(), dense.float(), anatomy.long()
     behind = hidden(channels)
     weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
-    outside = (anatomy == Structure.BACKGROUND) | (anatomy == Structure.SACRAL_CANAL)
+    outside = (anatomy == BACKGROUND) | (anatomy == CANAL)
     ratio = (behind & ~outside).sum() / (behind & outside).sum().clamp(min=1)
     share = torch.where(outside, ratio.clamp(1, MOST_OUTSIDE), 1)
     counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * behind * share)

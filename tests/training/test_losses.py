@@ -126,3 +126,15 @@ def test_little_hidden_outside_bone_counts_like_much_in_it() -> None:
     inside[0, :, 3, :2], outside[0, :, 4, :2] = 0.0, 0.0
     cost_inside, cost_outside = (segmentation_loss(said, shown, anatomy, dense) for said in (inside, outside))
     assert cost_outside > cost_inside, "although the sacrum weighs twice what background weighs"
+
+
+def test_a_compiled_step_asks_for_the_same() -> None:
+    anatomy, dense = truth()
+    dense[0, 0, 0, :4] = 1
+    there = np.zeros(SHAPE, dtype=bool)
+    there[:, 4:] = True
+    shown = seen(np.full(SHAPE, 1500.0, dtype=np.float32), there)
+    said = logits_of(*truth(), certainty=1.0)
+    compiled = torch.compile(segmentation_loss, backend="eager")
+    assert compiled(said, shown, anatomy, dense).item() == pytest.approx(
+        segmentation_loss(said, shown, anatomy, dense).item(), rel=1e-5)
