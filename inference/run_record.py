@@ -16,7 +16,7 @@ from typing import Literal
 from sacroleak.core.report import STATEMENT, Report
 from sacroleak.inference.score_one import Engine
 from sacroleak.inference.tables import Failure
-from sacroleak.models.effort import Effort
+from sacroleak.models.effort import Effort, precision_of
 
 What = Literal["scored", "kept", "refused"]
 
@@ -86,7 +86,8 @@ def run_record(engine: Engine, facts: RunFacts, *, span: RunSpan, outcomes: Sequ
         "config": {"mode": facts.mode, "effort": facts.effort, "digest": engine.config_digest,
                    "outputs": engine.outputs.model_dump(), "rules": engine.limits.model_dump(mode="json")},
         "device": {"kind": "cpu", "machine": platform.machine(), "cores": os.cpu_count(), "workers": facts.workers,
-                   "threads": facts.threads, "scheduler": facts.scheduler, "system": platform.system(),
+                   "threads": facts.threads, "scheduler": facts.scheduler,
+                   "precision": precision_of(Effort(facts.effort)), "system": platform.system(),
                    "python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}},
         "started": span.started.isoformat(timespec="seconds"), "ended": span.ended.isoformat(timespec="seconds"),
         "counts": {what: counts.get(what, 0) for what in ("scored", "kept", "refused")},

@@ -9,12 +9,12 @@ import numpy as np
 
 from sacroleak.core.structures import Structure
 from sacroleak.models.resample import Field
-from sacroleak.models.runtime import Network
+from sacroleak.models.runtime import Network, Precision, quickest
 
 
 class Effort(StrEnum):
     """`fast`: each network looks once. `standard`: the fine one looks at the mirror image as well. `careful`: the near
-    one too.
+    one too, and all calculate in float32; the others in what the processor does quickest.
 
     What each costs and brings is in docs/results.md.
     """
@@ -42,6 +42,11 @@ class BothWays:
         mirrored = self.network(channels[:, ::-1])[order, ::-1]
         probabilities: Field = (self.network(channels) + mirrored) / np.float32(2)
         return probabilities
+
+
+def precision_of(effort: Effort) -> Precision:
+    """What networks calculate in here: at `careful` the same on every processor."""
+    return "f32" if effort is Effort.CAREFUL else quickest()
 
 
 def with_effort(network: Network, effort: Effort, *, sided: bool) -> Network:

@@ -16,7 +16,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import Region, bright_in, delineate
-from sacroleak.models.effort import Effort, with_effort
+from sacroleak.models.effort import Effort, precision_of, with_effort
 from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
@@ -168,7 +168,7 @@ def load_segmenter(bundle: Bundle, *, threads: int, effort: Effort = Effort.STAN
                          f"{WINDOWS_HU}")
 
     def network(name: str) -> Network:
-        return OpenVinoNetwork(bundle.network_path(name), threads=threads)
+        return OpenVinoNetwork(bundle.network_path(name), threads=threads, precision=precision_of(effort))
 
     coarse, fine = bundle.index.networks["coarse"], bundle.index.networks["fine"]
     near = None

@@ -27,7 +27,7 @@ from sacroleak.core.errors import NotAssessableError
 from sacroleak.core.geometry import Geometry, Shape
 from sacroleak.core.volume import Volume
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
-from sacroleak.models.effort import Effort
+from sacroleak.models.effort import Effort, precision_of
 from sacroleak.training.circumstances import circumstances
 from sacroleak.training.full_size_scan import full_size
 from sacroleak.training.intervals import Bootstrap, Figure, median_of
@@ -246,7 +246,7 @@ def share_of_limit(*, read_bytes: float, bytes_a_second: float, operations: floa
 def _limit(bench: Bench, small: Mapping[Path, Volume], batch_s: float) -> None:
     """What reading and arithmetic alone would take on this machine, and their share of the batch."""
     bench.tell("Measuring disk and arithmetic")
-    tests = peak_tests(bench.speed.matrix, bench.speed.threads)
+    tests = peak_tests(bench.speed.matrix, bench.speed.threads, precision_of(Effort.STANDARD))
     rates: dict[str, list[float]] = {name: [] for name in tests}
     disk = []
     for scan in list(small)[: bench.speed.repeats]:

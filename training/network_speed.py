@@ -23,10 +23,10 @@ from sacroleak.core.errors import ConfigError
 from sacroleak.core.geometry import Shape
 from sacroleak.core.volume import Volume
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
-from sacroleak.models.effort import Effort
+from sacroleak.models.effort import Effort, precision_of
 from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.resample import Field as Floats
-from sacroleak.models.runtime import Network
+from sacroleak.models.runtime import Network, Precision
 from sacroleak.training.assembled import watched
 from sacroleak.training.benchmark import BenchmarkConfig, make_case, read_benchmark
 from sacroleak.training.circumstances import circumstances
@@ -109,15 +109,15 @@ def _of_convolution(node: Any) -> int:
     return 2 * int(prod(node.input(1).get_shape())) * int(prod(voxels))
 
 
-def peak_tests(matrix: int, threads: int) -> dict[str, tuple[Callable[[], None], int]]:
+def peak_tests(matrix: int, threads: int, precision: Precision) -> dict[str, tuple[Callable[[], None], int]]:
     """What the machine's peak is read off, each ready to run, with its operations: a matrix product and a convolution
-    in float32, by the runtime of the networks.
+    by the runtime of the networks.
     """
     import openvino  # as above
     from openvino import opset13 as ops
 
     def ready(result: Any, inputs: list[Any]) -> Callable[[], None]:
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         compiled = openvino.Core().compile_model(openvino.Model([result], inputs, "peak"), "CPU", settings)
         request = compiled.create_infer_request()
         rng = np.random.default_rng(0)
@@ -184,7 +184,7 @@ def main(config: NetworkSpeedConfig, *, bundle: Bundle, anatomies: Path, metrics
 
 def measured(config: NetworkSpeedConfig, bundle: Bundle, ct: Volume) -> dict[str, Figure]:
     """Seconds at each effort; at `standard` also operations, the peak, and the share of it. Medians of the repeats."""
-    tests = peak_tests(config.matrix, config.threads)
+    tests = peak_tests(config.matrix, config.threads, precision_of(Effort.STANDARD))
     rates: dict[str, list[float]] = {name: [] for name in tests}
     seconds: dict[Effort, list[float]] = {effort: [] for effort in Effort}
     passes = {effort: timed_segmenter(bundle, threads=config.threads, effort=effort) for effort in Effort}

@@ -115,7 +115,7 @@ def test_the_release_runs_with_each_part_left_out(monkeypatch: pytest.MonkeyPatc
     """Counted by how often the networks are asked about one scan with cement."""
     made: dict[str, CodedNetwork] = {}
 
-    def network(path: Path, threads: int) -> CodedNetwork:
+    def network(path: Path, threads: int, precision: str) -> CodedNetwork:
         made[path.stem] = CodedNetwork()
         return made[path.stem]
 

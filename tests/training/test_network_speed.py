@@ -60,7 +60,7 @@ def test_calls_and_seconds_are_counted() -> None:
 
 def test_each_test_of_the_peak_runs_and_knows_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_speed, "SIDE_OF_PEAK", 8)
-    tests = peak_tests(32, 1)
+    tests = peak_tests(32, 1, "f32")
     assert {name: count for name, (_, count) in tests.items()} == {
         "matrix": 2 * 32**3, "convolution": 2 * 64 * 64 * 27 * 8**3}
     for run, _ in tests.values():
@@ -71,7 +71,7 @@ def test_the_marks_reach_the_segmenters_file_if_the_release_is_the_same(
         config: NetworkSpeedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a small scan without a network's weights in it: which calls are made is what counts."""
     monkeypatch.setattr(network_speed, "SIDE_OF_PEAK", 8)
-    monkeypatch.setattr(networks, "OpenVinoNetwork", lambda _path, threads: CodedNetwork())
+    monkeypatch.setattr(networks, "OpenVinoNetwork", lambda _path, threads, precision: CodedNetwork())
     monkeypatch.setattr(network_speed, "scan_of", lambda _config, _anatomies: Scan(cement_ml=4.0).volume())
     bundle = default_bundle()
     write_metrics(tmp_path / "segmenter.json", {"sacrum_dice": Figure(value=0.9, n=3),
