@@ -37,21 +37,34 @@ COARSE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NearNetwork:
+    """The network of the third look, and the tile it is fed with."""
+
+    network: Network
+    patch: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Near:
-    """Probabilities (8, i, j, k) on a box of the working grid that starts at `start`; `weight` (i, j, k): 1 in the
-    middle of what was looked at, 0 where nothing was.
+    """Probabilities (n, i, j, k) of the network's channels from `first` on, on a box of the working grid that starts at
+    `start`; `weight` (i, j, k): 1 in the middle of what was looked at, 0 where nothing was.
     """
 
     probabilities: Field
     weight: Field
     start: Start
     tiles: int
+    first: int = 0
 
     @property
     def box(self) -> Box:
         """Its place in the working grid."""
         i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.weight.shape, strict=True))
         return i, j, k
+
+    def channel(self, number: int) -> Field:
+        """The network's channel of that number."""
+        return np.asarray(self.probabilities[number - self.first])
 
     def only(self, where: Mask) -> Near:
         """The same with its weight kept only where `where`, (i, j, k) on its box, is true."""
@@ -67,9 +80,9 @@ class Near:
             return
         mine = tuple(slice(low - a, high - a) for (low, high), a in zip(spans, self.start, strict=True))
         theirs = tuple(slice(low - b.start, high - b.start) for (low, high), b in zip(spans, box, strict=True))
-        probability = self.probabilities[structure][mine]
+        probability = self.channel(structure)[mine]
         if structure in HIPS:
-            probability = np.minimum(self.probabilities[HIPS[0]][mine] + self.probabilities[HIPS[1]][mine],
+            probability = np.minimum(self.channel(HIPS[0])[mine] + self.channel(HIPS[1])[mine],
                                      np.where(fine[theirs] > FOREIGN_SIDE, 1.0, 0.0).astype(np.float32))
         fine[theirs] += np.float32(NEAR_SHARE) * self.weight[mine] * (probability - fine[theirs])
 
@@ -80,15 +93,17 @@ class Near:
         i, j, k = place[inside].T
         probability, weight = (np.zeros(len(index), dtype=np.float32) for _ in range(2))
         weight[inside] = self.weight[i, j, k]
-        probability[inside] = sample_points(self.probabilities[channel], index[inside] - np.array(self.start))
+        probability[inside] = sample_points(self.channel(channel), index[inside] - np.array(self.start))
         return probability, weight
 
 
-def look_near(hu: Field, wanted: Mask, network: Network, patch: Start, *, erased: Mask | None = None) -> Near | None:
-    """Run `network` on tiles of `patch` voxels that cover `wanted`, with `erased` hidden; all on the working grid.
+def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *,
+              erased: Mask | None = None) -> Near | None:
+    """Run the network on tiles that cover `wanted`, with `erased` hidden, all on the working grid, and keep `channels`.
 
     None where nothing is wanted. The grid must be at least as large as a patch.
     """
+    patch = looker.patch
     tiles = list(_tiles(wanted, patch))
     if not tiles:
         return None
@@ -100,10 +115,10 @@ def look_near(hu: Field, wanted: Mask, network: Network, patch: Start, *, erased
     for tile in tiles:
         source = tuple(slice(a, a + n) for a, n in zip(tile, patch, strict=True))
         target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
-        channels = to_channels(hu[source])
+        seen = to_channels(hu[source])
         if erased is not None:
-            erase(channels, erased[source])
-        answer = network(channels)
+            erase(seen, erased[source])
+        answer = looker.network(seen)[channels]
         if summed is None:
             summed = np.zeros((len(answer), *total.shape), dtype=np.float32)
         summed[(slice(None), *target)] += ramp * answer
@@ -112,7 +127,7 @@ def look_near(hu: Field, wanted: Mask, network: Network, patch: Start, *, erased
         return None
     summed /= np.maximum(total, 1e-6)
     return Near(probabilities=summed, weight=np.minimum(total / np.float32(0.5), 1.0), tiles=len(tiles),
-                start=(int(start[0]), int(start[1]), int(start[2])))
+                start=(int(start[0]), int(start[1]), int(start[2])), first=channels.start)
 
 
 def worth_looking(hu: Field, suspect: Mask, spacing_mm: float) -> Mask:

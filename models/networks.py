@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cc3d
 import edt
 import numpy as np
@@ -15,15 +13,26 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
-from sacroleak.models.cement import Region, bright_in, delineate
+from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
 from sacroleak.models.effort import Effort, precision_of, with_effort
 from sacroleak.models.intensity import WINDOWS_HU, to_channels
 from sacroleak.models.locate import locate_sacrum
-from sacroleak.models.near import BRIGHT_HU, DENSE_HU, SUSPECT_PROBABILITY, Near, look_near, stretched, worth_looking
+from sacroleak.models.near import (
+    BRIGHT_HU,
+    DENSE_HU,
+    SUSPECT_PROBABILITY,
+    Near,
+    NearNetwork,
+    look_near,
+    stretched,
+    worth_looking,
+)
 from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.runtime import Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 
+BONES, DENSE = slice(int(Structure.SACRUM), CEMENT), slice(CEMENT, METAL + 1)
+"""Channels of the networks."""
 WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
 FAINT = 0.02
@@ -44,14 +53,6 @@ SACRUM_LENGTH_MM = 105.0
 """S1 endplate to the tip of S5 along the curve's chord; adults measure about 95 to 120 mm."""
 SMALLEST_COVERAGE = 0.4
 """Below this share of its length too little of the sacrum is seen to say that cement did not leak."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class NearNetwork:
-    """The network of the third look, and the tile it is fed with."""
-
-    network: Network
-    patch: tuple[int, int, int]
 
 
 class TwoPassSegmenter:
@@ -94,10 +95,10 @@ class TwoPassSegmenter:
         if self._near is None:
             return None
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
-        cement = stretched(region.probabilities[Structure.CEMENT], region.geometry, everywhere, WORKING_MM)
+        cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
         suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & (hu > BRIGHT_HU))
         wanted = worth_looking(hu, suspect, WORKING_MM)
-        return look_near(hu, wanted, self._near.network, self._near.patch)
+        return look_near(hu, wanted, self._near, DENSE)
 
     def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:
         """The bones, on the working grid, seen once more with all cement hidden.
@@ -120,7 +121,7 @@ class TwoPassSegmenter:
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         near = None
         if self._near is not None:
-            near = look_near(hu, hidden, self._near.network, self._near.patch, erased=hidden)
+            near = look_near(hu, hidden, self._near, BONES, erased=hidden)
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         if near is not None:
             near = near.only(_beside_hidden(near, hidden) & ~_fifth_lumbar(near, mixed_region))
@@ -192,7 +193,7 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
     best = np.zeros(sides, dtype=np.float32)
     total = np.zeros(sides, dtype=np.float32)
     labels = np.zeros(sides, dtype=np.uint8)
-    for structure in list(Structure)[Structure.SACRUM: Structure.CEMENT]:
+    for structure in list(Structure)[BONES]:
         probability = region.probabilities[structure]
         box = _stretched_box(probability > FAINT, factor, sides)
         if box is None:

@@ -7,7 +7,16 @@ import pytest
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
-from sacroleak.models.near import AROUND_MM, BRIGHT_HU, NEAR_SHARE, Near, look_near, stretched, worth_looking
+from sacroleak.models.near import (
+    AROUND_MM,
+    BRIGHT_HU,
+    NEAR_SHARE,
+    Near,
+    NearNetwork,
+    look_near,
+    stretched,
+    worth_looking,
+)
 from sacroleak.models.resample import Field
 
 PATCH = (32, 32, 32)
@@ -26,7 +35,7 @@ class Echo:
 
 def looked(hu: Field, wanted: np.ndarray) -> tuple[Near, int]:
     network = Echo()
-    near = look_near(hu, wanted, network, PATCH)
+    near = look_near(hu, wanted, NearNetwork(network=network, patch=PATCH), slice(3, 5))
     assert near is not None
     return near, network.calls
 
@@ -55,11 +64,12 @@ def test_tiles_with_nothing_to_judge_are_left_out() -> None:
     wanted[5, 5, 5] = wanted[85, 65, 60] = True
     near, calls = looked(np.zeros(SHAPE, dtype=np.float32), wanted)
     assert calls == 2
-    assert near.at(0, np.array([[45.0, 35.0, 32.0]]))[1] == 0
+    assert near.at(4, np.array([[45.0, 35.0, 32.0]]))[1] == 0
 
 
 def test_nothing_wanted_is_nothing_done() -> None:
-    assert look_near(np.zeros(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=bool), Echo(), PATCH) is None
+    looker = NearNetwork(network=Echo(), patch=PATCH)
+    assert look_near(np.zeros(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=bool), looker, slice(0, 8)) is None
 
 
 def test_only_bright_voxels_around_a_suspect_are_worth_it() -> None:
