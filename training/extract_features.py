@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -35,6 +34,7 @@ from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import load_segmenter
 from sacroleak.training.leak_cases import LeakCasesConfig, Order, kept_case, orders
 from sacroleak.training.part_table import CaseFacts, joined, rows_of, save_table
+from sacroleak.training.processes import processes
 from sacroleak.training.seen_cases import kept_segmentation, segmentation_key, true_segmentation
 
 PREDICTED, TRUE = "predicted.npz", "true_masks.npz"
@@ -167,13 +167,9 @@ def _by_workers(work: Sequence[Work], workers: int) -> Iterator[tuple[Rows, Rows
     if workers <= 1 or len(work) <= 1:
         yield from map(rows_of_case, work)
         return
-    # Started anew instead of forked: a fork copies locks that other threads may hold.
-    pool = ProcessPoolExecutor(min(workers, len(work)), mp_context=multiprocessing.get_context("spawn"))
-    try:
+    with processes(min(workers, len(work))) as pool:
         for done in as_completed([pool.submit(rows_of_case, item) for item in work]):
             yield done.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _arguments() -> argparse.Namespace:

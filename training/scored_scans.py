@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
-from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -25,6 +22,7 @@ from sacroleak.models.classifier import LeakClassifier, load_classifier
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.networks import load_segmenter
 from sacroleak.training.benchmark import load_case
+from sacroleak.training.processes import processes
 from sacroleak.training.scored_case import FORMAT, CaseRecord, MeasureConfig, Segmenter, measure
 
 MEASURED_BY = ("baseline.py", "case_answers.py", "measures.py", "part_table.py", "scored_case.py", "seen_cases.py",
@@ -60,7 +58,7 @@ def score_all(paths: Sequence[Path], scoring: Scoring, *, workers: int = 1,
                    kept=folder_of(scoring))
     if workers <= 1:
         return list(followed(map(each, paths), total=len(paths), console=console))
-    with _pool(workers) as pool:
+    with processes(workers) as pool:
         return list(followed(pool.map(each, paths), total=len(paths), console=console))
 
 
@@ -85,16 +83,6 @@ def followed(items: Iterable[Item], *, total: int, console: Console | None) -> I
                 left = (monotonic() - began) / done * (total - done) / 60
                 console.print(f"scan {done} of {total}, about {left:.0f} min left", highlight=False)
             yield item
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own, because a fork of a process with threads may stand still; an error stops them at once."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @cache

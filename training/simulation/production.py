@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from sacroleak.core.dicom_write import SeriesStyle, write_series
 from sacroleak.core.nifti_write import write_labels, write_volume
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import remove_leftovers, whole_folder, write_whole
+from sacroleak.training.processes import processes
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.cases import CaseRequest, make_case
 from sacroleak.training.simulation.cohort import Cohort, SimulateConfig, draw_plan
@@ -175,14 +175,10 @@ def _one(run: Run, number: int, out: Path) -> Finished:
 
 
 def _by_workers(run: Run, todo: list[int], out: Path, workers: int) -> Iterator[Finished]:
-    # Started anew instead of forked: a fork copies locks that other threads may hold.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
+    with processes(workers) as pool:
         waiting: list[Future[Finished]] = [pool.submit(_one, run, number, out) for number in todo]
         for done in as_completed(waiting):
             yield done.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @cache
