@@ -74,7 +74,8 @@ class Quality:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """What made this result. Digests are sha256 in hex; `created` is passed in, never read from a clock here.
-    `calibrated`: probabilities are a classifier's; else they are scores of the rules.
+    `calibrated`: probabilities are a classifier's; else they are scores of the rules. `needles_digest`: of what was
+    known of the needles, empty where that was nothing.
     """
 
     version: str
@@ -84,6 +85,7 @@ class Provenance:
     input_digest: str
     created: datetime
     calibrated: bool = False
+    needles_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

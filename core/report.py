@@ -164,6 +164,7 @@ def _provenance(a: Assessment) -> dict[str, JsonValue]:
     return {"statement": STATEMENT, "probabilities": CALIBRATED if p.calibrated else RULE_SCORE,
             "version": p.version, "bundle": p.bundle, "bundle_digest": p.bundle_digest,
             "config_digest": p.config_digest, "input_digest": p.input_digest,
+            **({"needles_digest": p.needles_digest} if p.needles_digest else {}),
             "created": p.created.isoformat(timespec="seconds")}
 
 

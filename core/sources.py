@@ -21,6 +21,7 @@ from sacroleak.core.dicom_studies import Folder, Study, StudyStream
 from sacroleak.core.errors import InputError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.manifest import ManifestRow, read_manifest
+from sacroleak.core.needle import NeedleNote
 from sacroleak.core.whole import sha256_of
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -39,6 +40,7 @@ class Source:
     `choices` tells of every series of the study. `slices` and `geometry` are what `read` needs for DICOM.
     `unpacked` is the temporary folder that holds its files, if it came in a zip file. `replaces` are case ids under
     which parts of it were given out before, whose results do not count. `position` counts what was looked at so far.
+    `needles` is what a manifest says of its needles.
     """
 
     kind: Kind
@@ -52,6 +54,7 @@ class Source:
     unpacked: Path | None = None
     replaces: tuple[str, ...] = ()
     position: int = 0
+    needles: NeedleNote | None = None
 
 
 def discover(paths: Iterable[Path], *, scratch: Path | None = None,
@@ -164,7 +167,7 @@ def _named(row: ManifestRow, finder: _Finder, keep: ExitStack) -> Source:
     if len(sources) != 1:
         return _refusal(row.path, row.case_id, f"manifest, row {row.row}: path holds {len(sources)} scans, wanted one")
     (source,) = sources.values()
-    return replace(source, case_id=row.case_id, replaces=())
+    return replace(source, case_id=row.case_id, replaces=(), needles=row.needles)
 
 
 def _below(path: Path, finder: _Finder, *, keep: ExitStack | None = None, counted: bool = False) -> Iterator[Source]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ConfigError
+from sacroleak.core.needle import NeedleNote
 from sacroleak.core.resources import config_path
 from sacroleak.models.effort import Effort
 from sacroleak.models.limits import RuleLimits, limits_from_yaml
@@ -77,7 +78,21 @@ def load_limits(path: Path | None = None) -> RuleLimits:
 
 
 def config_digest(limits: RuleLimits, outputs: Outputs, effort: Effort) -> str:
-    """sha256 in hex of all that decides what a case folder holds; processes, threads and limits do not."""
-    content = {"format": OUTPUT_FORMAT, "rules": limits.model_dump(mode="json"), "outputs": outputs.model_dump(),
-               "effort": effort.value}
+    """sha256 in hex of all that decides what any case folder holds; processes, threads and limits of a run do not.
+
+    How the manifest's word on needles is weighed is left to `needles_digest`: most scans come without any.
+    """
+    rules = limits.model_dump(mode="json", exclude={"needles"})
+    return _digest({"format": OUTPUT_FORMAT, "rules": rules, "outputs": outputs.model_dump(), "effort": effort.value})
+
+
+def needles_digest(needles: NeedleNote | None, limits: RuleLimits) -> str:
+    """sha256 in hex of what is known of a scan's needles and of how it is weighed; empty where nothing is known."""
+    if needles is None:
+        return ""
+    return _digest({"approach": needles.approach, "entries_lps_mm": needles.entries_lps_mm,
+                    "weighed": limits.needles.model_dump(mode="json")})
+
+
+def _digest(content: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

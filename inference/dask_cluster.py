@@ -147,7 +147,9 @@ class _Limit:
 def _here(setup: Setup) -> _Loaded:
     """The setup of this run in this process; the networks of another run are let go."""
     engine = setup.engine
-    key = f"{setup.cases} {engine.bundle_digest} {engine.config_digest} {engine.version} {setup.force}"
+    # The limits are named too: the configuration's digest leaves out how needles are weighed.
+    key = (f"{setup.cases} {engine.bundle_digest} {engine.config_digest} {engine.version} {setup.force} "
+           f"{engine.limits.model_dump_json()}")
     with _loading:
         if key not in _loaded:
             setup.engine.warm()

@@ -17,6 +17,7 @@ from sacroleak.inference.run_record import Outcome
 from sacroleak.inference.score_one import Clock, Engine, Stopwatch, score_one
 from sacroleak.inference.tables import Failure
 from sacroleak.inference.write import finished_report, write_case
+from sacroleak.models.assess import ScanRef
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -61,10 +62,11 @@ def attempt(job: Job, setup: Setup, watch: Stopwatch) -> Attempt:
         with watch.stage("read"):
             ct = read(source)
             digest = input_digest(ct)
-        kept, redone = (None, "") if setup.force else _finished(setup.cases / source.case_id, digest, engine)
+        ref = engine.ref(source.case_id, digest, source.needles)
+        kept, redone = (None, "") if setup.force else _finished(setup.cases / source.case_id, ref)
         if kept is not None:
             return Attempt(outcome=_outcome(job, watch, report=kept, what="kept"))
-        scored = score_one(ct, engine.ref(source.case_id, digest), engine, now=setup.now(), watch=watch)
+        scored = score_one(ct, ref, engine, now=setup.now(), watch=watch)
         with watch.stage("write"):
             write_case(setup.cases, scored, ct.geometry, label_images=engine.outputs.label_images)
     except SacroleakError as error:
@@ -107,18 +109,20 @@ def _outcome(job: Job, watch: Stopwatch, *, report: Report, what: str, redone: s
                    what="kept" if what == "kept" else "scored", seconds=watch.seconds, report=report, redone=redone)
 
 
-def _finished(folder: Path, digest: str, engine: Engine) -> tuple[Report | None, str]:
-    """The report in `folder` if it is this scan's, by this model and configuration; else what changed since.
+def _finished(folder: Path, ref: ScanRef) -> tuple[Report | None, str]:
+    """The report in `folder` if it is this scan's, from what `ref` says; else what changed since.
 
     Raises InputError if it is another scan's: overwriting it in silence would lose a result.
     """
     report = finished_report(folder)
     if report is None:
         return None, ""
-    if report.provenance.get("input_digest") != digest:
+    if report.provenance.get("input_digest") != ref.input_digest:
         raise InputError(f"{folder.name} already holds the result of another scan in this output folder; "
                          "give another case_id or --out, or --force to replace it")
-    wanted = (("model", "bundle_digest", engine.bundle_digest), ("version", "version", engine.version),
-              ("configuration", "config_digest", engine.config_digest))
-    changed = [name for name, key, value in wanted if report.provenance.get(key) != value]
+    wanted = (("model", "bundle_digest", ref.bundle_digest), ("version", "version", ref.version),
+              ("configuration", "config_digest", ref.config_digest),
+              ("needle evidence", "needles_digest", ref.needles_digest))
+    # A report of a scan whose needles nothing is known of says nothing of them.
+    changed = [name for name, key, value in wanted if report.provenance.get(key, "") != value]
     return (None, ", ".join(changed)) if changed else (report, "")

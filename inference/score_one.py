@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from sacroleak.core.needle import NeedleNote
 from sacroleak.core.report import Report, to_report
 from sacroleak.core.volume import Volume
-from sacroleak.inference.config import Outputs
+from sacroleak.inference.config import Outputs, needles_digest
 from sacroleak.inference.preview import draw_preview
 from sacroleak.inference.released import ReleasedSegmenter
 from sacroleak.models.assess import AssessedScan, ScanRef, Segmenter, assess
@@ -64,10 +65,11 @@ class Engine:
         return replace(self, segmenter=ReleasedSegmenter(
             self.segmenter.bundle, threads=threads, effort=self.segmenter.effort))
 
-    def ref(self, case_id: str, input_digest: str) -> ScanRef:
-        """What the report will say about where its answer comes from."""
+    def ref(self, case_id: str, input_digest: str, needles: NeedleNote | None = None) -> ScanRef:
+        """What the report will say about where its answer comes from; `needles`: what is known of them."""
         return ScanRef(case_id=case_id, input_digest=input_digest, version=self.version, bundle=self.bundle,
-                       bundle_digest=self.bundle_digest, config_digest=self.config_digest)
+                       bundle_digest=self.bundle_digest, config_digest=self.config_digest, needles=needles,
+                       needles_digest=needles_digest(needles, self.limits))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sacroleak.core.assessment import Assessment, CementVolumes, Provenance, Quality, SiteSummary
 from sacroleak.core.errors import NotAssessableError
+from sacroleak.core.needle import NeedleNote
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
@@ -32,7 +33,9 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRef:
-    """Which scan, and what is asked to judge it; the digests are sha256 in hex."""
+    """Which scan, what is known of its needles, and what is asked to judge it; the digests are sha256 in hex, that of
+    the needles empty where nothing is known of them.
+    """
 
     case_id: str
     input_digest: str
@@ -40,6 +43,8 @@ class ScanRef:
     bundle: str
     bundle_digest: str
     config_digest: str
+    needles: NeedleNote | None = None
+    needles_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ def assess(ct: Volume, segmenter: Segmenter, limits: RuleLimits, ref: ScanRef, *
     except NotAssessableError as error:
         return AssessedScan(assessment=_not_assessable(ct, ref, error.reasons, now=now), segmentation=None,
                             leak_numbers=None)
-    found = attribute(segmentation, limits, classifier)
+    found = attribute(segmentation, limits, classifier, needles=ref.needles)
     assessment = Assessment(
         case_id=ref.case_id, status="assessed", reasons=found.review_reasons, cement=found.cement,
         leak_present=found.leak_present, leak_probability=found.leak_probability, sites=_every_site(found),
@@ -107,4 +112,5 @@ def _spacing(ct: Volume) -> tuple[float, float, float]:
 
 def _provenance(ref: ScanRef, now: datetime, *, calibrated: bool = False) -> Provenance:
     return Provenance(calibrated=calibrated, version=ref.version, bundle=ref.bundle, bundle_digest=ref.bundle_digest,
-                      config_digest=ref.config_digest, input_digest=ref.input_digest, created=now)
+                      config_digest=ref.config_digest, input_digest=ref.input_digest, created=now,
+                      needles_digest=ref.needles_digest)

@@ -10,16 +10,17 @@ import numpy as np
 
 from sacroleak.core.assessment import CementVolumes, Leak, SiteSummary
 from sacroleak.core.geometry import Geometry
+from sacroleak.core.needle import NeedleNote
 from sacroleak.core.structures import Side, Site
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.classifier import LeakClassifier, Verdict, case_probabilities, input_row
 from sacroleak.models.distance import Mask
 from sacroleak.models.feature_vector import feature_vector
-from sacroleak.models.features import MeasuredPart, ScanView
+from sacroleak.models.features import MeasuredPart, PartFeatures, ScanView
 from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.parts import measure_scan
-from sacroleak.models.rules import findings, site_scores
+from sacroleak.models.rules import findings, site_scores, unheard
 from sacroleak.models.segmentation import Segmentation
 
 
@@ -58,14 +59,18 @@ class _Part:
         return self.verdict is None or self.verdict.is_leak
 
 
-def attribute(segmentation: Segmentation, limits: RuleLimits, classifier: LeakClassifier | None = None) -> Attribution:
+def attribute(
+    segmentation: Segmentation, limits: RuleLimits, classifier: LeakClassifier | None = None, *,
+    needles: NeedleNote | None = None,
+) -> Attribution:
     """Leaks of one scan, each with site, measures, findings and reasons to look again.
 
     With a classifier the probabilities are calibrated, sites are those of rules and classifier together, and a part
-    that is surely no leak becomes a note. An anatomy without sacrum gives no leaks and a note. Takes well under a
-    second for a region of 200 mm.
+    that is surely no leak becomes a note. An anatomy without sacrum gives no leaks and a note. `needles`, what is
+    known of them from elsewhere, moves the odds of puncture paths; where it decides, the leak is for review. Takes
+    well under a second for a region of 200 mm.
     """
-    found = measure_scan(segmentation, limits)
+    found = measure_scan(segmentation, limits, needles=needles)
     if found is None:
         return _nothing(segmentation.cement)
     view, measured = found
@@ -137,6 +142,7 @@ def _scan_reasons(
 ) -> tuple[str, ...]:
     """Why a person should look whoever judges: too little is seen to be sure."""
     features, reasons = measured.features, []
+    reasons += _needle_reasons(features, limits)
     if features.scan.intraosseous_ml < limits.leaks.source_ml:
         reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
                        "may be something else of that density.")
@@ -145,6 +151,15 @@ def _scan_reasons(
     if _at_edge(measured.part.rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):
         reasons.append("It reaches the border of the examined region.")
     return tuple(reasons)
+
+
+def _needle_reasons(features: PartFeatures, limits: RuleLimits) -> list[str]:
+    """What the rules would say of the part without what the manifest says of the needles, if that is another site."""
+    said, alone = (site_scores(part, limits) for part in (features, unheard(features)))
+    without = max(alone, key=lambda site: alone[site])
+    if max(said, key=lambda site: said[site]) is without:
+        return []
+    return [f"Without what the manifest says of the needles the rules would call it {without}."]
 
 
 def _at_edge(rows: Rows, cement: Cement, anatomy: Geometry, edge_mm: float) -> bool:
@@ -177,7 +192,8 @@ def _summary(leaks: tuple[Leak, ...], parts: list[_Part], view: ScanView, limits
         cement=volumes, leaks=leaks, leak_numbers=LabelMap(labels=numbers, geometry=cement.geometry),
         sites=_sites(leaks, sites), leak_present=bool(leaks),
         leak_probability=probability if parts else leak_score(best_rim, limits, found=False),
-        notes=(*view.spaces.frame.notes, *cement.notes, *_no_leak_notes(parts), *_rim_note(cement, rim, limits)),
+        notes=(*view.spaces.frame.notes, *(view.needles.notes if view.needles else ()), *cement.notes,
+               *_no_leak_notes(parts), *_rim_note(cement, rim, limits)),
         review_reasons=view.review_reasons, calibrated=any(part.verdict is not None for part in parts),
     )
 

@@ -19,7 +19,8 @@ from sacroleak.models.density import Certainty, Density, certainty_of, contact_m
 from sacroleak.models.distance import FAR_MM
 from sacroleak.models.landmarks import Landmarks, least_mm
 from sacroleak.models.leaks import Cement, LeakPart, Rows
-from sacroleak.models.tracks import Track
+from sacroleak.models.needles import Witness, heard_of
+from sacroleak.models.tracks import NOTHING_HEARD, Heard, Track
 
 AIM_REACH_MM = 40.0
 """A track is prolonged this far into the bone: the sacrum is about 40 mm deep at S1."""
@@ -49,7 +50,8 @@ class Place:
     `foramen`: name of the nearest one, "" if none was found. `track_mm`, `track_deg`, `track_score`: of the best needle
     track that was not read from this part; FAR_MM, 90 and 0 without one. `contact_mm2`: voxel faces shared with cement
     in the bone. `neighbours`: other parts within 5 mm. `mirrored_share`: of its voxels, with something as dense across
-    the midline.
+    the midline. What is known of the needles from elsewhere: `own_heard` of the part's own course, `track_heard` of
+    that track, which leads to a named entry if `track_named`.
     """
 
     canal_mm: float
@@ -63,6 +65,9 @@ class Place:
     contact_mm2: float
     neighbours: int
     mirrored_share: float
+    own_heard: Heard = NOTHING_HEARD
+    track_heard: Heard = NOTHING_HEARD
+    track_named: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +126,8 @@ class MeasuredPart:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScanView:
     """One scan as its parts are measured in it. `certainty`: per cent on the grid of `ct`, or None. `review_reasons`:
-    why a person should look at the scan, beside what is said of its parts.
+    why a person should look at the scan, beside what is said of its parts. `needles`: what is known of them from
+    elsewhere, if anything is.
     """
 
     cement: Cement
@@ -132,6 +138,7 @@ class ScanView:
     measures: ScanMeasures
     tracks: tuple[Track, ...] = ()
     review_reasons: tuple[str, ...] = ()
+    needles: Witness | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -181,7 +188,7 @@ def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> 
     cement, marks = view.cement, view.landmarks
     points = cement.points[rows]
     foramen, foramen_mm = marks.nearest_foramen(points)
-    track = _best_track(points, view.tracks, context.number)
+    track = _best_track(points, view, context.number)
     return Place(
         canal_mm=least_mm(marks.canal, points), foramen_mm=foramen_mm, foramen="" if foramen is None else foramen.name,
         anterior_mm=least_mm(marks.anterior, points), skin_mm=least_mm(marks.skin, points),
@@ -190,13 +197,20 @@ def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> 
         track_score=0.0 if track is None else track.score,
         contact_mm2=contact_mm2(rows, cement, context.leak), neighbours=context.neighbours,
         mirrored_share=mirrored_share(rows, cement, view.spaces, view.ct),
+        own_heard=heard_of(course, view.spaces, view.needles),
+        track_heard=NOTHING_HEARD if track is None else track.heard, track_named=track is not None and track.named,
     )
 
 
-def _best_track(points: Points, tracks: tuple[Track, ...], number: int) -> Track | None:
-    """The track with the best evidence for these points: its own score, less the farther it passes by them."""
-    others = [track for track in tracks if track.column != number]
-    return max(others, key=lambda t: t.score / (1.0 + float(np.median(t.distance_mm(points))) / 5.0), default=None)
+def _best_track(points: Points, view: ScanView, number: int) -> Track | None:
+    """The track with the best evidence for these points: its own score, less the farther it passes by them.
+
+    A way to a named entry tells only of what lies on it: for all else it must not stand before what the scan shows.
+    """
+    near_mm = 0.0 if view.needles is None else view.needles.limits.entry_near_mm
+    away = [(track, float(np.median(track.distance_mm(points)))) for track in view.tracks if track.column != number]
+    others = [(track, mm) for track, mm in away if not track.named or mm <= near_mm]
+    return max(others, key=lambda one: one[0].score / (1.0 + one[1] / 5.0), default=(None, 0.0))[0]
 
 
 def _profile(course: Course, spaces: Compartments) -> Profile:

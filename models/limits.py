@@ -97,6 +97,26 @@ class TrackLimits(_Limits):
                 and length_mm >= self.column_length_mm)
 
 
+class NeedleLimits(_Limits):
+    """How far the manifest's word on the needles moves the odds that a way is a needle's."""
+
+    approach_odds: PositiveFloat
+    against_odds: PositiveFloat
+    posterior_from_deg: PositiveFloat
+    posterior_to_deg: PositiveFloat
+    anterior_from_deg: PositiveFloat
+    anterior_to_deg: PositiveFloat
+    bearing_blur_deg: PositiveFloat
+    entry_reach_mm: PositiveFloat
+    entry_odds: PositiveFloat
+    entry_near_mm: PositiveFloat
+    entry_near_deg: PositiveFloat
+    entry_base_mm: PositiveFloat
+    entry_lump_mm: PositiveFloat
+    entry_cement_mm: PositiveFloat
+    entry_trust: PositiveFloat
+
+
 class ReviewLimits(_Limits):
     """When a person has to look."""
 
@@ -115,6 +135,7 @@ class RuleLimits(_Limits):
     compartments: CompartmentLimits
     leaks: LeakLimits
     tracks: TrackLimits
+    needles: NeedleLimits
     sites: SiteLimits
     review: ReviewLimits
 

@@ -9,13 +9,15 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Points
+from sacroleak.core.needle import NeedleNote
 from sacroleak.core.structures import Compartment, Structure
 from sacroleak.models.compartments import Codes, compartments
-from sacroleak.models.course import measure_course
+from sacroleak.models.course import Course, measure_course
 from sacroleak.models.features import MeasuredPart, PartContext, ScanMeasures, ScanView, part_features
 from sacroleak.models.landmarks import find_landmarks
 from sacroleak.models.leaks import LeakPart, Rows, divide, find_leaks, place_cement
 from sacroleak.models.limits import RuleLimits
+from sacroleak.models.needles import witness
 from sacroleak.models.rules import track_evidence, tube_evidence
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.sourceless import without_source
@@ -25,12 +27,17 @@ NEIGHBOUR_MM = 5.0
 """Parts with a smaller gap are neighbours: drops of one leak lie a few mm from each other."""
 
 
-def measure_scan(segmentation: Segmentation, limits: RuleLimits) -> tuple[ScanView, list[MeasuredPart]] | None:
+def measure_scan(
+    segmentation: Segmentation, limits: RuleLimits, *, needles: NeedleNote | None = None,
+) -> tuple[ScanView, list[MeasuredPart]] | None:
     """The scan as its parts are measured in it, and every part that may be a leak, largest first.
 
-    None without cement or sacrum. Takes about a second for a region of 200 mm.
+    None without cement or sacrum. `needles`: what is known of them from elsewhere. Takes about a second for a region
+    of 200 mm.
     """
     view = view_scan(segmentation, limits)
+    if view is not None and needles is not None:
+        view = replace(view, needles=witness(needles, view.spaces, limits.needles))
     return None if view is None else without_source(*measure_parts(view, limits), limits)
 
 
@@ -61,7 +68,7 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
              for part in divide(leak, cement, spaces, limits.leaks, whole=one_course)]
     found = _mended(found, view, limits)
     courses = [measure_course(cement.index[part.rows], cement.geometry) for part, _ in found]
-    view = replace(view, tracks=find_tracks(courses, cement, spaces, view.ct, limits.tracks))
+    view = _with_tracks(view, courses, limits)
     near = _neighbours([cement.points[part.rows] for part, _ in found])
     measured = [
         MeasuredPart(part=part, features=part_features(
@@ -70,6 +77,16 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
     ]
     # The order must not depend on how the array is stored, so ties go by place in the patient.
     return view, sorted(measured, key=_rank)
+
+
+def _with_tracks(view: ScanView, courses: Sequence[Course], limits: RuleLimits) -> ScanView:
+    """The view with the tracks found in it, and with the ways to entries that are known from elsewhere."""
+    cement, spaces, about = view.cement, view.spaces, view.needles
+    if about is None:
+        return replace(view, tracks=find_tracks(courses, cement, spaces, view.ct, limits.tracks))
+    tracks = find_tracks(courses, cement, spaces, view.ct, limits.tracks, weigh=about.weighed)
+    ways, notes = about.ways(cement.points[(cement.bone_mm <= 0) & ~cement.foreign], spaces, limits.tracks)
+    return replace(view, tracks=(*tracks, *ways), needles=replace(about, notes=(*about.notes, *notes)))
 
 
 def _mended(

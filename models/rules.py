@@ -8,12 +8,14 @@ above one half and a finding mean the same. The scores are not calibrated probab
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import exp
 
 from sacroleak.core.assessment import Finding
 from sacroleak.core.structures import Compartment, Site
 from sacroleak.models.features import PartFeatures
 from sacroleak.models.limits import RuleLimits
+from sacroleak.models.tracks import NOTHING_HEARD
 
 Rule = Callable[[PartFeatures, RuleLimits], Finding | None]
 
@@ -39,13 +41,15 @@ def straight_track(part: PartFeatures, limits: RuleLimits) -> Finding | None:
     if track_evidence(part, limits) <= 0.5:
         return None
     shape, place = part.shape, part.place
-    if _alone_evidence(part, limits) <= 0.5:
+    if _own_evidence(part, limits) <= 0.5:
+        way = "a straight way from the cement to an entry that the manifest names" if place.track_named else \
+            "a needle's way found in the scan"
         return Finding(rule="straight_track", value=place.track_mm, unit="mm", limit=limits.sites.track_found_mm,
-                       sentence=f"It lies {place.track_mm:.1f} mm from a needle's way found in the scan, "
-                                f"{place.track_deg:.0f} degrees from its direction.")
+                       sentence=f"It lies {place.track_mm:.1f} mm from {way}, "
+                                f"{place.track_deg:.0f} degrees from its direction.{place.track_heard.sentence}")
     return Finding(rule="straight_track", value=shape.straightness, unit="ratio", limit=limits.sites.track_straightness,
                    sentence=f"A straight track {shape.length_mm:.0f} mm long and {shape.thickness_mm:.1f} mm wide "
-                            "leads away from the bone, in line with the cement inside it.")
+                            f"leads away from the bone, in line with the cement inside it.{place.own_heard.sentence}")
 
 
 def tubular(part: PartFeatures, limits: RuleLimits) -> Finding | None:
@@ -147,7 +151,15 @@ def canal_evidence(part: PartFeatures, limits: RuleLimits) -> float:
 
 def track_evidence(part: PartFeatures, limits: RuleLimits) -> float:
     """How clearly the part is a needle's track, 0 to 1: by its own course, or because it lies on a track found."""
-    return max(_alone_evidence(part, limits), _found_evidence(part, limits))
+    return max(_own_evidence(part, limits), _found_evidence(part, limits))
+
+
+def unheard(part: PartFeatures) -> PartFeatures:
+    """The part as the scan alone shows it, without what is known of the needles from elsewhere."""
+    place = part.place
+    score = 0.0 if place.track_named else place.track_heard.take_back(place.track_score)
+    return replace(part, place=replace(place, own_heard=NOTHING_HEARD, track_heard=NOTHING_HEARD, track_named=False,
+                                       track_score=score))
 
 
 def _found_evidence(part: PartFeatures, limits: RuleLimits) -> float:
@@ -168,6 +180,11 @@ def _not_enclosed(part: PartFeatures) -> tuple[float, float]:
     """A canal, a foramen or a disc holds a straight piece of anything."""
     return (_below(part.share(Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL, *FORAMINA), 0.5),
             _below(part.share(Compartment.L5_S1_DISC), 0.5))
+
+
+def _own_evidence(part: PartFeatures, limits: RuleLimits) -> float:
+    """How clearly the part's own course is a needle's, with what is known of the needles from elsewhere."""
+    return part.place.own_heard.weigh(_alone_evidence(part, limits))
 
 
 def _alone_evidence(part: PartFeatures, limits: RuleLimits) -> float:

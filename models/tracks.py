@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from sacroleak.core.geometry import Points
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
-from sacroleak.models.distance import Distances
+from sacroleak.models.distance import DistanceField, Distances
 from sacroleak.models.leaks import Cement
 from sacroleak.models.limits import TrackLimits
 
@@ -44,12 +44,34 @@ MOST, LEAST_SCORE = 6, 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What is known from elsewhere of a way: the factor on the odds that a needle took it, and the words for a reader,
+    empty or with a space before them.
+    """
+
+    odds: float = 1.0
+    sentence: str = ""
+
+    def weigh(self, score: float) -> float:
+        """A score from 0 to 1 with its odds multiplied; exactly the same where nothing is known."""
+        return score if self.odds == 1.0 else self.odds * score / (1.0 + (self.odds - 1.0) * score)
+
+    def take_back(self, score: float) -> float:
+        """The score before it was weighed."""
+        return Heard(odds=1.0 / self.odds).weigh(score)
+
+
+NOTHING_HEARD = Heard()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
     """One hypothesis of a needle's way.
 
     `entry_lps_mm`: where it leaves (or, for the needle, enters) the sacrum; `direction`: unit vector outwards, LPS.
-    `score`: evidence from 0 to 1, one half at the limit. `column`: number of the part it was read from, or -1 for a
-    hole in bone.
+    `score`: evidence from 0 to 1, one half at the limit. `column`: number of the part it was read from, or -1 for
+    another. `heard`: what the score owes to what is known from elsewhere. `named`: a way to an entry that was named,
+    and not one seen in the scan.
     """
 
     entry_lps_mm: tuple[float, float, float]
@@ -57,6 +79,8 @@ class Track:
     score: float
     sentence: str
     column: int = -1
+    heard: Heard = NOTHING_HEARD
+    named: bool = False
 
     def distance_mm(self, points_lps: Points) -> Distances:
         """Distance of (n, 3) LPS mm from the way, 150 mm outwards and 20 mm into the bone; (n,)."""
@@ -70,14 +94,20 @@ class Track:
 
 
 def find_tracks(
-    courses: Sequence[Course], cement: Cement, spaces: Compartments, ct: Volume, limits: TrackLimits,
+    courses: Sequence[Course], cement: Cement, spaces: Compartments, ct: Volume, limits: TrackLimits, *,
+    weigh: Callable[[Sequence[Track]], Sequence[Track]] | None = None,
 ) -> tuple[Track, ...]:
-    """Hypotheses, best first. `courses`: of the parts of leaks, in their order. Nothing but the scan is needed."""
+    """Hypotheses, best first. `courses`: of the parts of leaks, in their order. Nothing but the scan is needed.
+
+    `weigh` changes the scores of all that was found, before the best are kept.
+    """
     inside = cement.points[(cement.bone_mm <= 0) & ~cement.foreign]
     if len(inside) == 0:
         return ()
     found = [track for n, course in enumerate(courses) if (track := _column(n, course, inside, spaces, limits))]
     found += _holes(inside, spaces, ct, limits)
+    if weigh is not None:
+        found = list(weigh(found))
     kept: list[Track] = []
     for track in sorted(found, key=lambda t: (-t.score, t.entry_lps_mm)):
         if len(kept) < MOST and track.score >= LEAST_SCORE and not any(_same(track, other) for other in kept):
@@ -106,13 +136,13 @@ def _column(
     ahead = line[0] - np.outer(np.arange(0.0, 41.0), way)
     aim = float(cKDTree(ahead).query(inside)[0].min())
     outward = float(abs(bone[1] - bone[0])) / course.length_mm
-    score = min(_logistic((outward - limits.column_outward) / 0.1),
-                _logistic((course.straightness - limits.column_straightness) / 0.02),
-                _logistic((course.length_mm - limits.column_length_mm) / (0.3 * limits.column_length_mm)),
-                _logistic((limits.column_aim_mm - aim) / (0.3 * limits.column_aim_mm)))
+    score = min(logistic((outward - limits.column_outward) / 0.1),
+                logistic((course.straightness - limits.column_straightness) / 0.02),
+                logistic((course.length_mm - limits.column_length_mm) / (0.3 * limits.column_length_mm)),
+                logistic((limits.column_aim_mm - aim) / (0.3 * limits.column_aim_mm)))
     text = (f"A straight column of cement, {course.length_mm:.0f} mm long and {course.thickness_mm:.1f} mm wide, leads "
             f"{_whither(way, spaces, line[0])} from the cement in the bone.")
-    return Track(entry_lps_mm=_three(line[0]), direction=_three(way), score=score, sentence=text, column=number)
+    return Track(entry_lps_mm=three(line[0]), direction=three(way), score=score, sentence=text, column=number)
 
 
 def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> list[Track]:
@@ -126,11 +156,11 @@ def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits
     length = np.linalg.norm(ways, axis=1)
     fair = (length >= limits.hole_length_mm) & (length <= limits.hole_reach_mm)
     ends, ways = ends[fair], ways[fair] / length[fair, None]
-    fair = _can_come(ends, ways, spaces)
+    fair = can_come(ends, ways, spaces)
     ends, ways = ends[fair], ways[fair]
     if len(ends) == 0:
         return []
-    fair = _inside_once(ends, ways, spaces, limits)
+    fair = inside_once(ends, ways, spaces, limits)
     ends, ways = ends[fair], ways[fair]
     if len(ends) == 0:
         return []
@@ -144,10 +174,10 @@ def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits
         if read[n] < limits.hole_length_mm:
             continue
         beyond = float(contrast[n]) / limits.hole_contrast_hu - 1.0
-        score = HOLE_TRUST * _logistic(beyond / 0.35)
+        score = HOLE_TRUST * logistic(beyond / 0.35)
         text = (f"A straight way of needle width leads {_whither(ways[n], spaces, ends[n])} from the cement through "
                 f"the bone, which is {contrast[n]:.0f} HU less dense along it than beside it.")
-        tracks.append(Track(entry_lps_mm=_three(ends[n]), direction=_three(ways[n]), score=score, sentence=text))
+        tracks.append(Track(entry_lps_mm=three(ends[n]), direction=three(ways[n]), score=score, sentence=text))
     return tracks
 
 
@@ -184,22 +214,25 @@ def _within(points: Points, others: Points, reach_mm: float) -> npt.NDArray[np.b
     return near
 
 
-def _inside_once(ends: Points, ways: Points, spaces: Compartments, limits: TrackLimits) -> npt.NDArray[np.bool_]:
+def inside_once(ends: Points, ways: Points, spaces: Compartments, limits: TrackLimits) -> npt.NDArray[np.bool_]:
     """Ways that run in bone up to their mouth, do not come back to it beyond, and keep clear of the canal; (n,)."""
     inner = np.arange(2.0, limits.hole_length_mm + 0.5, 2.0)
     outer = np.arange(4.0, 30.0, 4.0)
-    before = spaces.sacrum.at((ends[:, None] - inner[:, None] * ways[:, None]).reshape(-1, 3)).reshape(len(ends), -1)
-    beyond = spaces.sacrum.at((ends[:, None] + outer[:, None] * ways[:, None]).reshape(-1, 3)).reshape(len(ends), -1)
-    clear = spaces.canal.at((ends[:, None] + outer[:, None] * ways[:, None]).reshape(-1, 3)).reshape(len(ends), -1)
+
+    def along(field: DistanceField, steps: Distances) -> Distances:
+        points = ends[:, None] + steps[:, None] * ways[:, None]
+        return field.at(points.reshape(-1, 3)).reshape(points.shape[:2])
+
+    before, beyond, clear = (along(spaces.sacrum, -inner), along(spaces.sacrum, outer), along(spaces.canal, outer))
     return np.asarray((before < 0.5).all(axis=1) & (beyond > 0.0).all(axis=1) & (clear > 2.0).all(axis=1))
 
 
-def _can_come(ends: Points, ways: Points, spaces: Compartments) -> npt.NDArray[np.bool_]:
-    """Outward ways (n, 3) from (n, 3) LPS mm by which a needle can have come; (n,)."""
+def can_come(ends: Points, ways: Points, spaces: Compartments, *, up: float = UP) -> npt.NDArray[np.bool_]:
+    """Outward ways (n, 3) from (n, 3) LPS mm by which a needle can have come; (n,). `up`: most upwards, 0 to 1."""
     local = spaces.frame.local(ends)
-    back, up = (np.einsum("ij,ij->i", ways, axes) for axes in (local.back, local.up))
+    back, above = (np.einsum("ij,ij->i", ways, axes) for axes in (local.back, local.up))
     out = (ways @ spaces.frame.left) * np.where(local.left_mm >= 0, 1.0, -1.0)
-    return np.asarray(((back >= BACK) | (out >= OUT)) & (up <= UP) & (out >= ACROSS))
+    return np.asarray(((back >= BACK) | (out >= OUT)) & (above <= up) & (out >= ACROSS))
 
 
 def _jittered(ends: Points, ways: Points) -> tuple[Points, Points]:
@@ -272,10 +305,12 @@ def _whither(way: npt.NDArray[np.float64], spaces: Compartments, at: Points) -> 
     return "backwards" if behind > 0 else "forwards"
 
 
-def _logistic(x: float) -> float:
+def logistic(x: float) -> float:
+    """From 0 to 1, one half at 0."""
     return float(1.0 / (1.0 + np.exp(-np.clip(x, -40.0, 40.0))))
 
 
-def _three(vector: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+def three(vector: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """A vector (3,) as a value that can be compared and kept."""
     x, y, z = vector.tolist()
     return x, y, z

@@ -6,6 +6,7 @@ import pytest
 
 from sacroleak.core.errors import ManifestError
 from sacroleak.core.manifest import read_manifest
+from sacroleak.core.needle import Approach, NeedleNote
 
 
 def written(folder: Path, text: str) -> Path:
@@ -48,3 +49,30 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00\x81" * 20)
     with pytest.raises(ManifestError, match="UTF-8"):
         read_manifest(tmp_path / "cases.csv")
+
+
+@pytest.mark.parametrize(("columns", "row", "note"), [
+    ("approach", "posterior", NeedleNote(approach=Approach.POSTERIOR)),
+    ("approach", "Trans-Iliac", NeedleNote(approach=Approach.TRANSILIAC)),
+    ("approach", " ANTERIOR oblique ", NeedleNote(approach=Approach.ANTERIOR_OBLIQUE)),
+    ("entry_lps_mm", "10 -20.5 +3e1", NeedleNote(entries_lps_mm=((10.0, -20.5, 30.0),))),
+    ("entry_lps_mm,approach", "9 0 0; 1 2 3;9 0 0,anterior_oblique",
+     NeedleNote(approach=Approach.ANTERIOR_OBLIQUE, entries_lps_mm=((1.0, 2.0, 3.0), (9.0, 0.0, 0.0)))),
+    ("approach,entry_lps_mm", " ,", None),
+    ("Approach,entry,site", "by hand,1;2,posterior", None),
+])
+def test_what_is_known_of_the_needles(columns: str, row: str, note: NeedleNote | None, tmp_path: Path) -> None:
+    (found,) = read_manifest(written(tmp_path, f"case_id,path,{columns}\na,b,{row}\n"))
+    assert found.needles == note
+
+
+@pytest.mark.parametrize(("column", "cell"), [
+    ("approach", "SMITH"), ("approach", "posterior and transiliac"), ("approach", "posterior_short_axis"),
+    *(("entry_lps_mm", cell) for cell in ("1 2", "1 2 3 4", "1 2 3;", "nan 1 2", "1 2 inf", "1e999 0 0", "1e7 0 0",
+                                          "SMITH 2 3", "1_0 2 3", "1;2;3")),
+])
+def test_what_cannot_be_known_of_the_needles(column: str, cell: str, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=f"row 3: {column} must be empty or") as caught:
+        read_manifest(written(tmp_path, f"case_id,path,{column}\na,b,\nc,d,{cell}\n"))
+    assert cell not in str(caught.value)
+    assert caught.value.__cause__ is None

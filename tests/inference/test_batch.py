@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from sacroleak.core.errors import ConfigError, InputError
+from sacroleak.core.needle import Approach, NeedleNote
 from sacroleak.core.report import read_report
 from sacroleak.core.sources import discover
 from sacroleak.core.structures import Site
 from sacroleak.inference import batch, scan_job
 from sacroleak.inference.batch import RunSummary
-from sacroleak.inference.config import config_digest, load_score_config
+from sacroleak.inference.config import config_digest, load_score_config, needles_digest
+from sacroleak.inference.crew import CrewWish
 from sacroleak.inference.run_record import Outcome
 from sacroleak.inference.score_one import Engine
 from sacroleak.inference.write import write_case
@@ -134,6 +137,48 @@ def test_what_had_changed_is_told(tmp_path: Path, phantom: ModuleType, run: Run,
     (outcome,) = run([scan], tmp_path / "out", make_engine(bundle_digest="c" * 64, version="9")).outcomes
     assert outcome.redone == "model, version"
     assert json.loads((tmp_path / "out/run.json").read_text())["redone"] == {"model, version": 1}
+
+
+def test_other_evidence_on_the_needles_scores_again_and_none_keeps_the_old_key(
+    tmp_path: Path, phantom: ModuleType, run: Run, make_engine: MakeEngine,
+) -> None:
+    scan, out = phantom.write_scan(tmp_path / "a.nii.gz", bone_hu=phantom.BARE_HU), tmp_path / "out"
+    listed = tmp_path / "scans.csv"
+
+    def given(cells: str) -> Outcome:
+        listed.write_text(f"case_id,path,approach,entry_lps_mm\none,{scan},{cells}\n")
+        (outcome,) = run([listed], out, make_engine()).outcomes
+        return outcome
+
+    assert given(",").what == "scored"
+    assert "needles_digest" not in read_report(out / "cases/one/report.json").provenance
+    for cells in ("posterior,", "posterior,1 2 3", ","):
+        outcome = given(cells)
+        assert (outcome.what, outcome.redone) == ("scored", "needle evidence")
+        assert given(cells).what == "kept"
+    assert "needles_digest" not in read_report(out / "cases/one/report.json").provenance
+
+
+def test_the_word_of_a_manifest_reaches_the_rules_in_another_process(
+    tmp_path: Path, shared_phantom: ModuleType, run: Run, make_engine: MakeEngine,
+) -> None:
+    phantom = shared_phantom
+    scan = phantom.write_scan(tmp_path / "a.nii.gz", phantom.ball(phantom.IN_ALA), phantom.ball(phantom.IN_FRONT))
+    listed = tmp_path / "scans.csv"
+    listed.write_text(f"case_id,path,approach,entry_lps_mm\none,{scan},posterior,30 90 0\n")
+    run([listed], tmp_path / "out", make_engine(), now=phantom.fixed_now, clock=time.perf_counter,
+        wish=CrewWish(workers=1, threads=1, memory_mib=1800))
+    notes = read_report(tmp_path / "out/cases/one/report.json").notes
+    assert "the approach (posterior) and one entry" in notes[0]
+
+
+def test_how_needles_are_weighed_is_in_the_key_of_scans_with_evidence_alone() -> None:
+    limits, outputs = shipped_limits(), load_score_config().outputs(None, preview=True)
+    needles = limits.needles.model_copy(update={"entry_odds": limits.needles.entry_odds + 1})
+    other, note = limits.model_copy(update={"needles": needles}), NeedleNote(approach=Approach.POSTERIOR)
+    assert config_digest(other, outputs, Effort.STANDARD) == config_digest(limits, outputs, Effort.STANDARD)
+    assert needles_digest(None, other) == needles_digest(None, limits) == ""
+    assert needles_digest(note, other) != needles_digest(note, limits)
 
 
 def test_a_part_of_a_study_leaves_no_result_once_the_whole_was_met(tmp_path: Path, phantom: ModuleType, run: Run,
