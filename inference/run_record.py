@@ -30,7 +30,8 @@ class Outcome:
     """What became of one source, the `number`th of its run.
 
     `failure` says why it was refused, else it is None. `report` is there when the outcome is told, and let go after.
-    `redone`: what had changed (model, configuration, version) if a finished result was there and was scored again.
+    `redone`: what had changed (model, configuration, version, needle evidence) if a finished result was there and was
+    scored again.
     """
 
     case_id: str

@@ -19,7 +19,7 @@ from sacroleak.models.tracks import NOTHING_HEARD, TARGETS, Heard, Track, can_co
 
 NAMED_UP = 0.8
 """A needle whose entry is named may have come more steeply from above than one that is looked for: over the iliac
-fossa, forwards and upwards at once, its way has up to this part along the canal (simulated needles: 0.75)."""
+fossa, forwards and upwards at once, its way has up to this part along the canal (simulated needles: up to 0.74)."""
 MEETS_MM = 2.0
 """The way meets cement whose voxel centres lie this near: half the needle's width, and most of a 1 mm voxel."""
 DEEP_MM = 60.0
