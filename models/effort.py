@@ -44,6 +44,13 @@ class BothWays:
         return probabilities
 
 
+def mean_of(network: Network, one: Field, other: Field) -> Field:
+    """The mean of the answers to two ways to show one scan, (2, i, j, k) each, looked at once each at any effort."""
+    once = network.network if isinstance(network, BothWays) else network
+    answer: Field = (once(one) + once(other)) / np.float32(2)
+    return answer
+
+
 def precision_of(effort: Effort) -> Precision:
     """What networks calculate in here: at `careful` the same on every processor."""
     return "f32" if effort is Effort.CAREFUL else quickest()

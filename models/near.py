@@ -27,8 +27,8 @@ AROUND_MM = 26.0
 """How far from anything suspect the closer look goes: a leak hangs together with the cement it comes from."""
 OVERLAP = 16
 """Voxels that neighbouring tiles share, so that each judges its own middle."""
-NEAR_SHARE = 0.6
-"""Weight of the close look's bones against those of the fine pass; chosen on scans of an earlier benchmark."""
+NEAR_SHARE = 0.5
+"""Weight of the close look's bones against those of the fine pass; chosen on simulated scans of training anatomies."""
 HIPS = (Structure.HIP_LEFT, Structure.HIP_RIGHT)
 FOREIGN_SIDE = 0.02
 """Where the fine pass gives one hip less than this the bone is the other hip's."""

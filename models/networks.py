@@ -14,8 +14,8 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
-from sacroleak.models.effort import Effort, precision_of, with_effort
-from sacroleak.models.intensity import WINDOWS_HU, to_channels
+from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
+from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import (
     BRIGHT_HU,
@@ -105,16 +105,19 @@ class TwoPassSegmenter:
 
         `seen`, `hu`: the scan on the fine network's grid and on the working grid.
 
-        A network that sees bright cement lie on bone takes it for bone. To the fine network it is made soft tissue, so
-        that cement in the bone looks like a lytic lesion and a leak like what it lies in; the near network has learned
-        to draw the contour through a mark, from what lies around it. The two err in opposite directions.
+        A network that sees bright cement lie on bone takes it for bone. To the fine network it is once made soft
+        tissue, so that cement in the bone looks like a lytic lesion and a leak like what it lies in; once it is hidden
+        behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
+        mark too much becomes bone, with soft tissue too little.
         """
         working = working_grid(region.geometry)
         share = to_aligned_grid(Volume(hu=cement.labels.astype(np.int16) * 100, geometry=cement.geometry), working)
         hidden = np.asarray(maximum_filter(share > 20, size=GROWN_VOXELS))
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
         beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
-        again = self._fine(to_channels(np.where(beside, np.float32(FILL_HU), seen)))
+        behind = to_channels(seen)
+        erase(behind, beside)
+        again = mean_of(self._fine, to_channels(np.where(beside, np.float32(FILL_HU), seen)), behind)
         away = np.asarray(edt.edt(~beside, anisotropy=(float(region.geometry.spacing_mm[0]),) * 3, parallel=1))
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()

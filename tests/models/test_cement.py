@@ -212,17 +212,20 @@ def test_a_saturated_body_of_cement_is_no_rod() -> None:
     assert not rods_in(np.minimum(hu + grain, np.float32(METAL_HU)), geometry).any(), "riddled with holes"
 
 
-def closely(hu_of: dict[str, float], *, claimed: Inside) -> tuple[Mask, Geometry]:
-    """A body of cement that both looks see, a vein and a thick cortex of given HU, and a close look that claims all."""
+def closely(hu_of: dict[str, float], *, claimed: Inside, suspected: float = 0.5) -> tuple[Mask, Geometry]:
+    """A body of cement that both looks see, a vein and a thick cortex of given HU, a close look that is sure of what is
+    `claimed`, and a fine pass to which the vein is as probable as `suspected`.
+    """
     body, vein, cortex = (NEAR_SHAPES[name] for name in ("body", "vein", "cortex"))
     geometry, coarse, working = grid(FINE), grid((2.0, 2.0, 2.0)), grid((1.0, 1.0, 1.0))
     hu = np.where(bone(places(geometry)), MARROW_HU, SOFT_HU).astype(np.float32)
     for shape, value in ((body, CEMENT_HU), (vein, hu_of["vein"]), (cortex, hu_of["cortex"])):
         hu += cover(geometry, shape) * (value - hu)
     probabilities = np.zeros((8, *coarse.shape), dtype=np.float32)
-    probabilities[CEMENT] = np.clip(1.3 * cover(coarse, body), 0, 0.97)
+    probabilities[CEMENT] = np.maximum(np.clip(1.3 * cover(coarse, body), 0, 0.97),
+                                       np.clip(suspected * (cover(coarse, vein) > 0), 0, 1))
     near = np.zeros((8, *working.shape), dtype=np.float32)
-    near[CEMENT] = 0.95 * np.maximum(cover(working, body) > 0.5, claimed(places(working)))
+    near[CEMENT] = 0.99 * np.maximum(cover(working, body) > 0.5, claimed(places(working)))
     look = Near(probabilities=near, weight=np.ones(working.shape, dtype=np.float32), start=(0, 0, 0), tiles=1)
     labels = bone(places(working)).astype(np.uint8) * np.uint8(Structure.SACRUM)
     found, _ = judged(Volume(hu=hu, geometry=geometry), LabelMap(labels=labels, geometry=working),
@@ -239,6 +242,13 @@ def test_a_vein_apart_that_the_close_look_sees_is_cement_and_dense_bone_it_claim
     found, geometry = closely({"vein": 1100.0, "cortex": 1000.0}, claimed=lambda p: vein(p) | cortex(p))
     assert (found & vein(places(geometry))).sum() > 0.6 * vein(places(geometry)).sum()
     assert not (found & cortex(places(geometry))).any()
+
+
+def test_a_vein_that_the_fine_pass_rules_out_is_none() -> None:
+    vein = NEAR_SHAPES["vein"]
+    found, geometry = closely({"vein": 1100.0, "cortex": 1000.0}, claimed=vein, suspected=0.0)
+    assert not (found & vein(places(geometry))).any()
+    assert found.any()
 
 
 def test_what_the_close_look_denies_is_no_cement_however_dense() -> None:
