@@ -49,6 +49,9 @@ BODY_SHARE = 0.65
 """Only those of at least this share of the cement's level vote: rims are as bright as bone."""
 FREE_MM = 0.8
 """What lies so far outside every bone and hangs together with a body of cement, as dense, is cement too."""
+CLOSE_SUSPICION, FINE_SUSPICION, SUSPECT_HU = 0.3, 0.2, 500.0
+"""What either look takes for cement with more than this is hidden when the bones are looked at again: a leak that stays
+in sight is taken for bone, and a bit of bone that is hidden is drawn from what lies around it."""
 AGREED_PROBABILITY = 0.5
 SURE_VOXELS = 20
 """The level of cement is read off where both looks agree, if they do in so many voxels."""
@@ -95,8 +98,8 @@ class Region:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bright:
     """What is bright enough to be cement or metal: flat indices into the scan, HU, LPS mm, both probabilities, and
-    whether the fine pass alone takes it for cement; (n,) or (n, 3) each. `rods`: screws and nails, bool on the scan's
-    grid.
+    whether the fine pass alone takes it for cement, and whether either look `suspected` it; (n,) or (n, 3) each.
+    `rods`: screws and nails, bool on the scan's grid.
     """
 
     where: npt.NDArray[np.int64]
@@ -105,6 +108,7 @@ class Bright:
     cement: Field
     metal: Field
     agreed: Mask
+    suspected: Mask
     rods: Mask
 
     def paint(self, chosen: Mask) -> Mask:
@@ -112,6 +116,10 @@ class Bright:
         out = np.zeros(self.rods.size, dtype=bool)
         out[self.where[chosen]] = True
         return out.reshape(self.rods.shape)
+
+    def suspects(self) -> Mask:
+        """All that may be cement, bool on the scan's grid; rods are not."""
+        return self.paint(self.suspected & (self.hu > SUSPECT_HU)) & ~self.rods
 
     def certainty(self) -> npt.NDArray[np.uint8]:
         """Per cent of cement on the scan's grid, 0 where nothing is bright."""
@@ -126,14 +134,17 @@ def bright_in(ct: Volume, region: Region, near: Near | None, working: Geometry) 
     points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
     index = region.geometry.to_index(points)
     cement, metal = (sample_points(region.probabilities[c], index) for c in (CEMENT, METAL))
-    agreed = cement > AGREED_PROBABILITY
+    agreed, suspected = cement > AGREED_PROBABILITY, cement > FINE_SUSPICION
     if near is not None:
         index = working.to_index(points)
         for channel, values, say in ((CEMENT, cement, CEMENT_SAY), (METAL, metal, METAL_SAY)):
             probability, weight = near.at(channel, index)
+            if channel == CEMENT:
+                suspected |= weight * probability > CLOSE_SUSPICION
             values += weight * (_together(probability, values, say) - values)
     return Bright(where=where, hu=ct.hu.reshape(-1)[where].astype(np.float32), points=points,
-                  cement=cement, metal=metal, agreed=agreed, rods=rods_in(ct.hu, ct.geometry))
+                  cement=cement, metal=metal, agreed=agreed, suspected=suspected,
+                  rods=rods_in(ct.hu, ct.geometry))
 
 
 def _together(near: Field, fine: Field, say: tuple[float, float]) -> Field:

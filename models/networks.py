@@ -79,7 +79,8 @@ class TwoPassSegmenter:
         bright = bright_in(part, region, near, anatomy.geometry)
         cement, metal = delineate(part, anatomy, bright)
         if cement.any():
-            anatomy = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), region, seen, hu)
+            doubtful = LabelMap(labels=cement | bright.suspects(), geometry=part.geometry)
+            anatomy = self._without_cement(doubtful, region, seen, hu)
             cement, metal = delineate(part, anatomy, bright)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
@@ -101,7 +102,7 @@ class TwoPassSegmenter:
         return look_near(hu, wanted, self._near, DENSE)
 
     def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:
-        """The bones, on the working grid, seen once more with all cement hidden.
+        """The bones, on the working grid, seen once more with all that may be `cement` hidden.
 
         `seen`, `hu`: the scan on the fine network's grid and on the working grid.
 
