@@ -35,6 +35,8 @@ from sacroleak.training.part_table import PartTable
 from sacroleak.training.weak_labels import with_guesses
 
 SEED_LIMIT = 2**31 - 1
+RULE_OF_THREE = 3.0
+"""Upper end of the 95 % interval of a share of which none was seen, times n (Hanley and Lippman-Hand, JAMA 1983)."""
 LIKELY = 0.5
 CONFIDENT = (0.3, 0.9)
 """A site below the first is never sure enough, one above the second always."""
@@ -220,13 +222,14 @@ def ranges_of(matrix: Matrix) -> tuple[list[float], list[float]]:
 def thresholds_of(probabilities: Matrix, truth: Matrix, case_of: Folds, config: FitConfig) -> Thresholds:
     """Limits from what was said of parts of held-out patients.
 
-    `dropped` is so high that no more than `most_lost` of the true leaks' parts are called none, and at least one half;
-    `confident` so that `least_sure` of the scans hold a part below it.
+    `dropped` is so high that no more than `most_lost` of the true leaks' parts are called none, and at least one half.
+    Where there are too few of them to show that, nothing is: of n parts of which none was lost, up to RULE_OF_THREE / n
+    may be in truth. `confident`: `least_sure` of the scans hold a part below it.
     """
     none, best = probabilities[:, -1], probabilities[:, :-1].max(axis=1)
     leaks = np.sort(none[truth[:, -1] < LIKELY])
-    dropped = LIKELY
-    if leaks.size:
+    dropped = 1.0
+    if leaks.size * config.most_lost >= RULE_OF_THREE:
         kept = int(np.ceil((1.0 - config.most_lost) * leaks.size))
         dropped = max(LIKELY, float(leaks[kept - 1]) + 1e-3)
     sure = np.where(none >= dropped, 1.0, best)

@@ -116,12 +116,20 @@ def test_a_label_nobody_has_is_called_improbable_and_not_impossible(table: PartT
 
 def test_no_more_than_the_given_share_of_leaks_is_called_none() -> None:
     rng = np.random.default_rng(1)
-    said, truth = rng.random((200, 6)), np.zeros((200, 6))
-    truth[:, 5] = rng.random(200) < 0.3
-    found = thresholds_of(said, truth, np.arange(200), SMALL)
+    said, truth = rng.random((900, 6)), np.zeros((900, 6))
+    truth[:, 5] = rng.random(900) < 0.3
+    said[:, 5] = 0.6 * said[:, 5] + 0.3 * truth[:, 5]
+    found = thresholds_of(said, truth, np.arange(900), SMALL)
+    assert found.dropped < 0.9
     lost = (said[:, 5] >= found.dropped) & (truth[:, 5] == 0)
     assert lost.sum() <= SMALL.most_lost * (truth[:, 5] == 0).sum()
     assert CONFIDENT[0] <= found.confident <= CONFIDENT[1]
+
+
+def test_too_few_leaks_to_show_that_hardly_any_is_lost_are_all_kept() -> None:
+    said, truth = np.full((20, 6), 0.1), np.zeros((20, 6))
+    said[10:, 5], truth[10:, 5] = 0.99, 1.0
+    assert thresholds_of(said, truth, np.arange(20), SMALL).dropped == 1.0
 
 
 def test_an_unknown_input_or_label_is_refused() -> None:
