@@ -13,8 +13,8 @@ from sacroleak.models.runtime import Network, Precision, quickest
 
 
 class Effort(StrEnum):
-    """`fast`: each network looks once at what it is shown. `standard`: the fine one looks at the mirror image as well. `careful`: the near
-    one too, and all calculate in float32; the others in what the processor does quickest.
+    """`fast`: each network looks once at what it is shown. `standard`: the fine one looks at the mirror image as well.
+    `careful`: the near one too, and all calculate in float32; the others in what the processor does quickest.
 
     What each costs and brings is in docs/results.md.
     """
