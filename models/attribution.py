@@ -16,7 +16,7 @@ from sacroleak.core.volume import LabelMap
 from sacroleak.models.classifier import LeakClassifier, Verdict, case_probabilities, input_row
 from sacroleak.models.distance import Mask
 from sacroleak.models.feature_vector import feature_vector
-from sacroleak.models.features import MeasuredPart, PartFeatures, ScanView
+from sacroleak.models.features import MeasuredPart, ScanView
 from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.parts import measure_scan
@@ -92,7 +92,7 @@ def _judged(measured: Sequence[MeasuredPart], limits: RuleLimits, classifier: Le
 
 def _leak(number: int, part: _Part, segmentation: Segmentation, cement: Cement, limits: RuleLimits) -> Leak:
     features, verdict = part.measured.features, part.verdict
-    reasons = _scan_reasons(part.measured, segmentation, cement, limits)
+    reasons = _scan_reasons(part, segmentation, cement, limits)
     if verdict is None:
         site, probabilities = max(part.scores, key=lambda site: part.scores[site]), part.scores
         reasons = (*_rule_reasons(part, limits), *reasons)
@@ -138,26 +138,28 @@ def _very_small(volume_ml: float) -> str:
 
 
 def _scan_reasons(
-    measured: MeasuredPart, segmentation: Segmentation, cement: Cement, limits: RuleLimits,
+    part: _Part, segmentation: Segmentation, cement: Cement, limits: RuleLimits,
 ) -> tuple[str, ...]:
     """Why a person should look whoever judges: too little is seen to be sure."""
-    features, reasons = measured.features, []
-    reasons += _needle_reasons(features, limits)
+    features, reasons = part.measured.features, _needle_reasons(part, limits)
     if features.scan.intraosseous_ml < limits.leaks.source_ml:
         reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
                        "may be something else of that density.")
     if segmentation.sacrum_coverage < limits.review.coverage:
         reasons.append(f"Only {segmentation.sacrum_coverage:.0%} of the sacrum is seen.")
-    if _at_edge(measured.part.rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):
+    if _at_edge(part.measured.part.rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):
         reasons.append("It reaches the border of the examined region.")
     return tuple(reasons)
 
 
-def _needle_reasons(features: PartFeatures, limits: RuleLimits) -> list[str]:
+def _needle_reasons(part: _Part, limits: RuleLimits) -> list[str]:
     """What the rules would say of the part without what the manifest says of the needles, if that is another site."""
-    said, alone = (site_scores(part, limits) for part in (features, unheard(features)))
-    without = max(alone, key=lambda site: alone[site])
-    if max(said, key=lambda site: said[site]) is without:
+    alone = unheard(part.measured.features)
+    if alone.place == part.measured.features.place:
+        return []
+    scores = site_scores(alone, limits)
+    without = max(scores, key=lambda site: scores[site])
+    if max(part.scores, key=lambda site: part.scores[site]) is without:
         return []
     return [f"Without what the manifest says of the needles the rules would call it {without}."]
 

@@ -15,7 +15,17 @@ from sacroleak.models.canal import SacralFrame, Vector
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
 from sacroleak.models.limits import NeedleLimits, TrackLimits
-from sacroleak.models.tracks import NOTHING_HEARD, TARGETS, Heard, Track, can_come, inside_once, logistic, three
+from sacroleak.models.tracks import (
+    NOTHING_HEARD,
+    TARGETS,
+    Heard,
+    Track,
+    can_come,
+    inside_once,
+    logistic,
+    outwards,
+    three,
+)
 
 NAMED_UP = 0.8
 """A needle whose entry is named may have come more steeply from above than one that is looked for: over the iliac
@@ -137,8 +147,7 @@ def heard_of(course: Course, spaces: Compartments, about: Witness | None) -> Hea
     """What is said of a part's own course, from the end that lies nearer to the bone outwards."""
     if about is None or len(course.line) < 2:
         return NOTHING_HEARD
-    bone = spaces.bone_distance_mm(course.line[[0, -1]])
-    line = course.line if bone[0] <= bone[1] else course.line[::-1]
+    line, _ = outwards(course, spaces)
     return about.hear(line[0], direction(line[-1] - line[0]))
 
 

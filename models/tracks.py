@@ -129,9 +129,7 @@ def _column(
     if not limits.is_column(straightness=course.straightness, thickness_mm=course.thickness_mm,
                             length_mm=course.length_mm):
         return None
-    line = course.line
-    bone = spaces.bone_distance_mm(line[[0, -1]])
-    line = line if bone[0] <= bone[1] else line[::-1]
+    line, bone = outwards(course, spaces)
     way = direction(line[-1] - line[0])
     ahead = line[0] - np.outer(np.arange(0.0, 41.0), way)
     aim = float(cKDTree(ahead).query(inside)[0].min())
@@ -143,6 +141,12 @@ def _column(
     text = (f"A straight column of cement, {course.length_mm:.0f} mm long and {course.thickness_mm:.1f} mm wide, leads "
             f"{_whither(way, spaces, line[0])} from the cement in the bone.")
     return Track(entry_lps_mm=three(line[0]), direction=three(way), score=score, sentence=text, column=number)
+
+
+def outwards(course: Course, spaces: Compartments) -> tuple[Points, Distances]:
+    """The course's line (n, 3) LPS mm from the end that lies nearer to the bone on, and both ends' distances; (2,)."""
+    bone = spaces.bone_distance_mm(course.line[[0, -1]])
+    return (course.line, bone) if bone[0] <= bone[1] else (course.line[::-1], bone[::-1])
 
 
 def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> list[Track]:

@@ -10,8 +10,7 @@ import argparse
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -34,7 +33,7 @@ from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import load_segmenter
 from sacroleak.training.leak_cases import LeakCasesConfig, Order, kept_case, orders
 from sacroleak.training.part_table import CaseFacts, joined, rows_of, save_table
-from sacroleak.training.processes import processes
+from sacroleak.training.processes import as_they_end
 from sacroleak.training.seen_cases import kept_segmentation, segmentation_key, true_segmentation
 
 PREDICTED, TRUE = "predicted.npz", "true_masks.npz"
@@ -84,7 +83,7 @@ def main(config: ExtractConfig, *, bundle: Bundle, places: Places, workers: int 
         remove_leftovers(folder)
     work = [Work(order=order, bundle=bundle.folder, out=out, match_share=config.match_share)
             for order in orders(config.cases, anatomies=places.anatomies, manifest=places.manifest)]
-    done = list(track(_by_workers(work, workers or len(os.sched_getaffinity(0))), total=len(work),
+    done = list(track(as_they_end(rows_of_case, work, workers=workers or len(os.sched_getaffinity(0))), total=len(work),
                       description="leak parts"))
     done.sort(key=lambda pair: pair[0][0].name)
     of_lists = [] if places.listed is None else list(listed_rows(places.listed, bundle, out=out))
@@ -161,15 +160,6 @@ def _segmenter(folder: Path) -> tuple[Bundle, Segmenter]:
     """One a process."""
     bundle = load_bundle(folder)
     return bundle, load_segmenter(bundle, threads=1)
-
-
-def _by_workers(work: Sequence[Work], workers: int) -> Iterator[tuple[Rows, Rows]]:
-    if workers <= 1 or len(work) <= 1:
-        yield from map(rows_of_case, work)
-        return
-    with processes(min(workers, len(work))) as pool:
-        for done in as_completed([pool.submit(rows_of_case, item) for item in work]):
-            yield done.result()
 
 
 def _arguments() -> argparse.Namespace:

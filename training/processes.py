@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -18,6 +22,16 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def as_they_end(work: Callable[[Item], Answer], items: Sequence[Item], *, workers: int) -> Iterator[Answer]:
+    """The answers for all items, each as soon as it is there; in this process where one worker is enough."""
+    if workers <= 1 or len(items) <= 1:
+        yield from map(work, items)
+        return
+    with processes(min(workers, len(items))) as pool:
+        for done in as_completed([pool.submit(work, item) for item in items]):
+            yield done.result()
 
 
 def _end_with_the_first() -> None:

@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,7 @@ from sacroleak.core.dicom_write import SeriesStyle, write_series
 from sacroleak.core.nifti_write import write_labels, write_volume
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import remove_leftovers, whole_folder, write_whole
-from sacroleak.training.processes import processes
+from sacroleak.training.processes import as_they_end
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.cases import CaseRequest, make_case
 from sacroleak.training.simulation.cohort import Cohort, SimulateConfig, draw_plan
@@ -90,11 +89,7 @@ def produce(run: Run, count: int, out: Path, *, workers: int = 1) -> Iterator[Fi
             todo.append(number)
         else:
             yield Finished(number=number, truth=kept, kept=True)
-    if workers <= 1 or len(todo) <= 1:
-        for number in todo:
-            yield _one(run, number, out)
-    else:
-        yield from _by_workers(run, todo, out, min(workers, len(todo)))
+    yield from as_they_end(partial(_one, run, out=out), todo, workers=workers)
 
 
 def possible_workers() -> int:
@@ -172,13 +167,6 @@ def _one(run: Run, number: int, out: Path) -> Finished:
     with whole_folder(out / truth.case_id) as folder:
         write_case(folder, case, truth, form=run.format)
     return Finished(number=number, truth=truth, kept=False)
-
-
-def _by_workers(run: Run, todo: list[int], out: Path, workers: int) -> Iterator[Finished]:
-    with processes(workers) as pool:
-        waiting: list[Future[Finished]] = [pool.submit(_one, run, number, out) for number in todo]
-        for done in as_completed(waiting):
-            yield done.result()
 
 
 @cache
