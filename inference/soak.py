@@ -201,6 +201,7 @@ def record(plan: Plan, found: Found) -> bytes:
 def main(plan: Plan, folder: Path, metrics: Path) -> bool:
     """Soak in `folder`, which is emptied first, write `metrics`/soak.json; whether all is as it should be."""
     shutil.rmtree(folder, ignore_errors=True)
+    metrics.mkdir(parents=True, exist_ok=True)
     found = soak(plan, folder)
     write_whole(metrics / "soak.json", record(plan, found))
     sys.stdout.write(record(plan, found).decode() + "".join(f"differs: {name}\n" for name in found.differences))

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from sacroleak.inference.soak import Found, Plan, differences, record, soak
+from sacroleak.inference.soak import Found, Plan, differences, main, record, soak
 from sacroleak.inference.soak_scans import BREAKS, make_scans
 
 PLAN = Plan(scans=30, broken=len(BREAKS), run_kills=2, worker_kills=1, workers=1, seed=3)
@@ -46,3 +47,9 @@ def test_the_figures_are_written_as_metrics() -> None:
     figures = json.loads(record(PLAN, Found(growth_mb=12.34)))
     assert figures["memory_growth_mb"] == {"value": 12.3, "n": 30, "low": None, "high": None}
     assert figures["soak_differing_files"]["value"] == 0
+
+
+def test_the_figures_are_kept_where_no_metrics_were_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sacroleak.inference.soak.soak", lambda _plan, _folder: Found())
+    assert main(PLAN, tmp_path / "out", tmp_path / "new/metrics")
+    assert (tmp_path / "new/metrics/soak.json").is_file()
