@@ -45,7 +45,8 @@ MemoryLimit = Annotated[int | None, typer.Option("--memory-limit", min=256, meta
 Scheduler = Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS",
                                                help="Score on the Dask cluster with its scheduler there, as "
                                                     "tcp://HOST:PORT.")]
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="What the networks run on: cpu.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE",
+                                     help="What the networks run on: cpu, or a graphics card: cuda or cuda:N.")]
 
 
 def score(inputs: Inputs, *, out: Out, bundle: BundleFolder = None, mode: Mode = None, effort: EffortName = None,
@@ -57,11 +58,8 @@ def score(inputs: Inputs, *, out: Out, bundle: BundleFolder = None, mode: Mode =
     Exit code 0: all done; 1: some scans refused, see failures.csv; 2: the call was wrong.
     """
     _require_sense(inputs, out)
-    if device != "cpu":
-        raise InputError(f"--device {device}: this version scores on cpu only; leave --device out, and use --workers "
-                         "or --scheduler to go faster")
     choice = EngineChoice(bundle=bundle, mode=mode, effort=effort, threads=threads, workers=workers,
-                          memory_mib=memory_limit, preview=not no_preview, debug=debug)
+                          memory_mib=memory_limit, preview=not no_preview, debug=debug, device=device)
     engine, facts = open_engine(choice, [str(path) for path in inputs])
     plan = run_plan(choice, facts=facts, force=force, scheduler=scheduler, time_limit_s=time_limit)
     summary = run(inputs, out, engine, plan)

@@ -13,7 +13,9 @@ from sacroleak.inference.disk import MIB
 
 WORKER_MIB = 1_500
 """One process at work on 512x512x300 scans: 0.9 GB at its peak, and the next scan read ahead."""
-LEAST_LIMIT_MIB = 3_000
+CARD_WORKERS, CARD_WORKER_MIB = 4, 6_000
+"""Processes that share a graphics card, each with networks and up to 2 GB of activations there; and the memory outside
+the card of one: CUDA's own, and four scans. Estimates: no card was there to try."""
 LEAST_THREADS = 2
 """With one thread OpenVINO 2026.4 rounds otherwise than with two or more (probabilities differ by up to 0.0002), among
 which it does not; so no process has one unless that is wished, and a scan's result does not depend on its company."""
@@ -32,18 +34,27 @@ class Crew:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrewWish:
-    """What the caller asks for; None takes what fits the machine. `workers` 0: no process besides the caller's."""
+    """What the caller asks for; None takes what fits the machine. `workers` 0: no process besides the caller's. `card`:
+    the networks run on a graphics card.
+    """
 
     workers: int | None = None
     threads: int | None = None
     memory_mib: int | None = None
+    card: bool = False
+
+    @property
+    def worker_mib(self) -> int:
+        """Memory to count with for one process."""
+        return CARD_WORKER_MIB if self.card else WORKER_MIB
 
 
 def most_workers(wish: CrewWish, *, cores: int, memory_mib: int) -> int:
     """Processes at most: as wished, else one per core as far as memory goes."""
     if wish.workers is not None:
         return wish.workers
-    return max(1, min(cores, int(SHARE_OF_MEMORY * memory_mib) // (wish.memory_mib or WORKER_MIB)))
+    room = int(SHARE_OF_MEMORY * memory_mib) // (wish.memory_mib or wish.worker_mib)
+    return max(1, min(cores, room, CARD_WORKERS if wish.card else cores))
 
 
 def crew_for(first: Sequence[Source], most: int, wish: CrewWish, *, cores: int, memory_mib: int) -> Crew:
@@ -59,7 +70,7 @@ def crew_for(first: Sequence[Source], most: int, wish: CrewWish, *, cores: int, 
         workers = min(most, scans) if scans > 1 else 0
     share = int(SHARE_OF_MEMORY * memory_mib) // max(1, workers)
     return Crew(workers=workers, threads=wish.threads or max(LEAST_THREADS, cores // max(1, workers)),
-                memory_mib=wish.memory_mib or max(LEAST_LIMIT_MIB, share))
+                memory_mib=wish.memory_mib or max(2 * wish.worker_mib, share))
 
 
 def peek(most: int) -> int:

@@ -1,6 +1,6 @@
 """Processes that score, and what is done about one that hangs, takes too much memory, or dies.
 
-A process has at most two scans at a time (`worker.AT_ONCE`), so it is not always known which of them ended it. Then
+A process has two or more scans at a time (`worker.at_once`), so it is not always known which of them ended it. Then
 both are tried again, each alone in its process: the innocent one passes, and the other is refused when it ends its
 process once more.
 """
@@ -23,7 +23,7 @@ from sacroleak.inference.feed import Feed
 from sacroleak.inference.run_record import Outcome
 from sacroleak.inference.scan_job import Job, Setup, refused, refused_already, stage_of
 from sacroleak.inference.score_one import WAITING
-from sacroleak.inference.worker import AT_ONCE, Entered, Finished, Message, Ready, Unfit, serve
+from sacroleak.inference.worker import Entered, Finished, Message, Ready, Unfit, at_once, serve
 
 TRIES = 2
 STILLBORN = 3
@@ -125,8 +125,9 @@ class Pool:
 
     def _free(self) -> _Worker | None:
         """The process with the least to do that has room for a job; a new one if all are busy and more are allowed."""
+        most = at_once(self._setup.engine)
         open_ = [worker for worker in self._workers
-                 if not worker.alone and not worker.why and len(worker.tries) < AT_ONCE]
+                 if not worker.alone and not worker.why and len(worker.tries) < most]
         best = min(open_, key=lambda worker: len(worker.tries), default=None)
         if (best is None or best.tries) and len(self._workers) < self._count:
             best = self._start()

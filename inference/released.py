@@ -7,20 +7,22 @@ from sacroleak.models import networks
 from sacroleak.models.assess import Segmenter
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.effort import Effort
+from sacroleak.models.runtime import CPU
 from sacroleak.models.segmentation import Segmentation
 
 
 class ReleasedSegmenter:
     """The segmenter of a verified release. It is loaded when it is first used, and sent to other processes unloaded."""
 
-    def __init__(self, bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD) -> None:
-        self.bundle, self.threads, self.effort = bundle, threads, effort
+    def __init__(self, bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD, device: str = CPU) -> None:
+        self.bundle, self.threads, self.effort, self.device = bundle, threads, effort, device
         self._loaded: Segmenter | None = None
 
     def load(self) -> Segmenter:
         """Compile the networks, once. Raises ModelError."""
         if self._loaded is None:
-            self._loaded = networks.load_segmenter(self.bundle, threads=self.threads, effort=self.effort)
+            self._loaded = networks.load_segmenter(self.bundle, threads=self.threads, effort=self.effort,
+                                                   device=self.device)
         return self._loaded
 
     def segment(self, ct: Volume) -> Segmentation:
@@ -28,8 +30,8 @@ class ReleasedSegmenter:
         return self.load().segment(ct)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unloaded, (self.bundle, self.threads, self.effort)
+        return _unloaded, (self.bundle, self.threads, self.effort, self.device)
 
 
-def _unloaded(bundle: Bundle, threads: int, effort: Effort) -> ReleasedSegmenter:
-    return ReleasedSegmenter(bundle, threads=threads, effort=effort)
+def _unloaded(bundle: Bundle, threads: int, effort: Effort, device: str) -> ReleasedSegmenter:
+    return ReleasedSegmenter(bundle, threads=threads, effort=effort, device=device)

@@ -17,6 +17,7 @@ from sacroleak.inference.released import ReleasedSegmenter
 from sacroleak.models.assess import AssessedScan, ScanRef, Segmenter, assess
 from sacroleak.models.classifier import LeakClassifier
 from sacroleak.models.limits import RuleLimits
+from sacroleak.models.runtime import CPU
 from sacroleak.models.segmentation import Segmentation
 
 Clock = Callable[[], float]
@@ -31,8 +32,15 @@ class LoadsLate(Protocol):
         ...
 
 
+@runtime_checkable
+class HasDevice(Protocol):
+    """A segmenter that may run elsewhere than on the CPU."""
+
+    device: str
+
+
 SEGMENT = "segment"
-"""The stage in which the networks work: one scan at a time in each process."""
+"""The stage in which the networks work: one scan at a time in each process on the CPU."""
 WAITING = "wait"
 
 
@@ -63,7 +71,12 @@ class Engine:
         if not isinstance(self.segmenter, ReleasedSegmenter):
             return self
         return replace(self, segmenter=ReleasedSegmenter(
-            self.segmenter.bundle, threads=threads, effort=self.segmenter.effort))
+            self.segmenter.bundle, threads=threads, effort=self.segmenter.effort, device=self.segmenter.device))
+
+    @property
+    def device(self) -> str:
+        """What the networks run on."""
+        return self.segmenter.device if isinstance(self.segmenter, HasDevice) else CPU
 
     def ref(self, case_id: str, input_digest: str, needles: NeedleNote | None = None) -> ScanRef:
         """What the report will say about where its answer comes from; `needles`: what is known of them."""

@@ -9,16 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 
 from sacroleak.core.errors import SacroleakError
 from sacroleak.inference.run_record import own_peak_mib
 from sacroleak.inference.scan_job import Attempt, Job, Setup, attempt
-from sacroleak.inference.score_one import SEGMENT, Stopwatch
+from sacroleak.inference.score_one import SEGMENT, Engine, Stopwatch
+from sacroleak.models.runtime import CPU
 
-AT_ONCE = 2
-"""Scans in one process: while the networks work on one, the other is read, judged by the rules, or written. A third
-would only wait, and cost its memory."""
+AT_ONCE, AT_ONCE_ON_CARD = 2, 4
+"""Scans in one process. On the CPU the networks work on one while the other is read, judged by the rules, or written; a
+third would only wait, and cost its memory. A graphics card answers all but the one that is read or written together."""
 
 FIRST_TO_GO = "500"
 """Of 1000: when the machine runs out of memory, the system ends a process of this kind before the one that leads."""
@@ -67,14 +68,19 @@ class _Post:
             self._connection.send(message)
 
 
+def at_once(engine: Engine) -> int:
+    """How many scans a process has at a time."""
+    return AT_ONCE if engine.device == CPU else AT_ONCE_ON_CARD
+
+
 def serve(connection: Connection, setup: Setup) -> None:
     """Score the jobs that come through `connection` until None comes; end at once if the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that leads
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
-    post, gate = _Post(connection), Lock()
-    gate.acquire()  # opened when the networks are loaded; the first scan is read meanwhile
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    post = _Post(connection)
+    gate = Semaphore(0)  # opened when the networks are loaded; the first scan is read meanwhile
+    with ThreadPoolExecutor(at_once(setup.engine)) as threads:
         threads.submit(_warm, setup, gate, post)
         post.send(Ready())
         while (job := _next(connection)) is not None:
@@ -89,7 +95,7 @@ def _next(connection: Connection) -> Job | None:
     return job
 
 
-def _warm(setup: Setup, gate: Lock, post: _Post) -> None:
+def _warm(setup: Setup, gate: Semaphore, post: _Post) -> None:
     try:
         setup.engine.warm()
     except SacroleakError as error:
@@ -97,10 +103,10 @@ def _warm(setup: Setup, gate: Lock, post: _Post) -> None:
     except Exception as error:  # noqa: BLE001 - told to the process that leads, which stops the run
         post.send(Unfit(reason=f"the networks cannot be loaded: {type(error).__name__}"))
     finally:
-        gate.release()
+        gate.release(at_once(setup.engine) - 1)
 
 
-def _work(job: Job, setup: Setup, gate: Lock, post: _Post) -> None:
+def _work(job: Job, setup: Setup, gate: Semaphore, post: _Post) -> None:
     watch = Stopwatch(clock=setup.clock, gates={SEGMENT: gate},
                       entered=lambda stage: post.send(Entered(number=job.number, stage=stage)))
     done = attempt(job, setup, watch)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sacroleak.core.structures import Structure
 from sacroleak.models.resample import Field
-from sacroleak.models.runtime import Network, Precision, quickest
+from sacroleak.models.runtime import CPU, Network, Precision, each, quickest
 
 
 class Effort(StrEnum):
@@ -39,21 +39,24 @@ class BothWays:
         order = list(range(8))
         if self.sided:
             order[Structure.HIP_LEFT], order[Structure.HIP_RIGHT] = Structure.HIP_RIGHT, Structure.HIP_LEFT
-        mirrored = self.network(channels[:, ::-1])[order, ::-1]
-        probabilities: Field = (self.network(channels) + mirrored) / np.float32(2)
+        straight, mirrored = each(self.network, (channels, channels[:, ::-1]))
+        probabilities: Field = (straight + mirrored[order, ::-1]) / np.float32(2)
         return probabilities
 
 
 def mean_of(network: Network, one: Field, other: Field) -> Field:
     """The mean of the answers to two ways to show one scan, (2, i, j, k) each, looked at once each at any effort."""
     once = network.network if isinstance(network, BothWays) else network
-    answer: Field = (once(one) + once(other)) / np.float32(2)
+    first, second = each(once, (one, other))
+    answer: Field = (first + second) / np.float32(2)
     return answer
 
 
-def precision_of(effort: Effort) -> Precision:
-    """What networks calculate in here: at `careful` the same on every processor."""
-    return "f32" if effort is Effort.CAREFUL else quickest()
+def precision_of(effort: Effort, device: str = CPU) -> Precision:
+    """What networks calculate in here: at `careful` the same on every processor, else bfloat16 on a graphics card."""
+    if effort is Effort.CAREFUL:
+        return "f32"
+    return quickest() if device == CPU else "bf16"
 
 
 def with_effort(network: Network, effort: Effort, *, sided: bool) -> Network:

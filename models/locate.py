@@ -13,7 +13,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.intensity import to_channels
 from sacroleak.models.resample import Field, to_aligned_grid
-from sacroleak.models.runtime import Network
+from sacroleak.models.runtime import Network, each
 
 TILE = 64
 """Voxels a side that the coarse network sees at once; as in its training."""
@@ -51,12 +51,10 @@ def covering_grid(geometry: Geometry, spacing_mm: float) -> Geometry:
 def _tiled(hu: Field, network: Network) -> Field:
     """Highest probability of sacrum that any tile gives a voxel."""
     best = np.zeros(hu.shape, dtype=np.float32)
-    for corner in product(*(_starts(n) for n in hu.shape)):
-        box = tuple(slice(c, c + TILE) for c in corner)
-        if (hu[box] > BODY_HU).mean() < 0.02:
-            continue
-        probability = network(to_channels(hu[box]))[Structure.SACRUM]
-        np.maximum(best[box], probability, out=best[box])
+    tiles = (tuple(slice(c, c + TILE) for c in corner) for corner in product(*(_starts(n) for n in hu.shape)))
+    boxes = [box for box in tiles if (hu[box] > BODY_HU).mean() >= 0.02]
+    for box, answer in zip(boxes, each(network, (to_channels(hu[box]) for box in boxes)), strict=True):
+        np.maximum(best[box], answer[Structure.SACRUM], out=best[box])
     return best
 
 

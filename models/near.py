@@ -13,7 +13,7 @@ from sacroleak.core.geometry import Box, Geometry, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.models.intensity import erase, to_channels
 from sacroleak.models.resample import Field, sample_points, sample_separable
-from sacroleak.models.runtime import Network
+from sacroleak.models.runtime import Network, each
 
 Mask = npt.NDArray[np.bool_]
 Start = tuple[int, int, int]
@@ -112,13 +112,17 @@ def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *,
     ramp = _ramp(patch)
     total = np.zeros(tuple(stop - start), dtype=np.float32)
     summed: Field | None = None
-    for tile in tiles:
+
+    def shown(tile: Start) -> Field:
         source = tuple(slice(a, a + n) for a, n in zip(tile, patch, strict=True))
-        target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
         seen = to_channels(hu[source])
         if erased is not None:
             erase(seen, erased[source])
-        answer = looker.network(seen)[channels]
+        return seen
+
+    for tile, whole in zip(tiles, each(looker.network, map(shown, tiles)), strict=True):
+        target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
+        answer = whole[channels]
         if summed is None:
             summed = np.zeros((len(answer), *total.shape), dtype=np.float32)
         summed[(slice(None), *target)] += ramp * answer

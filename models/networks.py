@@ -15,6 +15,7 @@ from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
+from sacroleak.models.graphics import Pooled, TorchNetwork
 from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import (
@@ -28,7 +29,7 @@ from sacroleak.models.near import (
     worth_looking,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
-from sacroleak.models.runtime import Network, OpenVinoNetwork
+from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 
 BONES, DENSE = slice(int(Structure.SACRUM), CEMENT), slice(CEMENT, METAL + 1)
@@ -165,15 +166,24 @@ def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
     return coverage
 
 
-def load_segmenter(bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD) -> TwoPassSegmenter:
-    """The networks of a release, compiled for this CPU. Raises ModelError if they expect other input than is made."""
+def load_segmenter(
+    bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD, device: str = CPU,
+) -> TwoPassSegmenter:
+    """The networks of a release, ready on the CPU or on a graphics card (`cuda`, `cuda:1`), where `segment` may be
+    called from several threads at once. Raises ModelError if they expect other input than is made.
+    """
     windows = tuple((w.low_hu, w.high_hu) for w in bundle.index.intensity)
     if windows != WINDOWS_HU:
         raise ModelError(f"bundle {bundle.index.name}: expects intensity windows {windows}, this version makes "
                          f"{WINDOWS_HU}")
 
+    precision = precision_of(effort, device)
+
     def network(name: str) -> Network:
-        return OpenVinoNetwork(bundle.network_path(name), threads=threads, precision=precision_of(effort))
+        path = bundle.network_path(name)
+        if device == CPU:
+            return OpenVinoNetwork(path, threads=threads, precision=precision)
+        return Pooled(TorchNetwork(path, device=device, precision=precision))
 
     coarse, fine = bundle.index.networks["coarse"], bundle.index.networks["fine"]
     near = None

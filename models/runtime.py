@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from sacroleak.core.errors import ModelError
 Field = npt.NDArray[np.float32]
 Precision = Literal["f32", "bf16"]
 
+CPU = "cpu"
+"""The device that is always there; any other is a graphics card, see models/graphics.py."""
 CPU_FLAGS = Path("/proc/cpuinfo")
 """Where Linux says what a processor can do. The runtime itself offers bfloat16 on processors too that only imitate it,
 slower than float32."""
@@ -26,6 +29,20 @@ class Network(Protocol):
     def __call__(self, channels: Field) -> Field:
         """Run the network once."""
         ...
+
+
+@runtime_checkable
+class AnswersMany(Protocol):
+    """A network that answers several inputs sooner than one after the other."""
+
+    def many(self, inputs: Iterable[Field]) -> Iterator[Field]:
+        """The answers in order."""
+        ...
+
+
+def each(network: Network, inputs: Iterable[Field]) -> Iterator[Field]:
+    """The network's answers in order, several at a time where it can."""
+    return network.many(inputs) if isinstance(network, AnswersMany) else map(network, inputs)
 
 
 @cache

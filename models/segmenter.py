@@ -1,44 +1,14 @@
-"""The network, for training, export and GPU scoring; the only model file that needs torch and MONAI."""
+"""The network with its last step, and its export; the only model file that cannot be loaded without torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
-from monai.networks.nets import DynUNet
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from sacroleak.models.architecture import NetworkSpec, probabilities
 from sacroleak.models.intensity import CHANNELS
-
-ANATOMY_CHANNELS = 6
-"""Background, sacrum, canal, hip left, hip right, L5: a softmax."""
-OUTPUT_CHANNELS = ANATOMY_CHANNELS + 2
-"""Then cement and metal, a sigmoid each, because both lie inside bone."""
-
-
-class NetworkSpec(BaseModel):
-    """One network: its pass, voxel size in mm, patch in voxels, and filters from the finest level down."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name: Literal["coarse", "fine", "near"]
-    spacing_mm: float
-    patch: tuple[int, int, int]
-    filters: tuple[int, ...]
-
-
-def build_network(spec: NetworkSpec) -> nn.Module:
-    """A plain U-Net with instance norm. DynUNet, because strided convolutions train twice as fast here as BasicUNet's
-    max-pooling at the same size, and its export has no operation that a CPU runtime lacks.
-    """
-    levels = len(spec.filters)
-    network: nn.Module = DynUNet(
-        spatial_dims=3, in_channels=CHANNELS, out_channels=OUTPUT_CHANNELS, kernel_size=[3] * levels,
-        strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=list(spec.filters),
-        norm_name=("INSTANCE", {"affine": True}), act_name=("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
-    )
-    return network
 
 
 class Probabilities(nn.Module):
@@ -50,9 +20,7 @@ class Probabilities(nn.Module):
 
     def forward(self, channels: Tensor) -> Tensor:
         """(n, 2, i, j, k) channels to (n, 8, i, j, k) probabilities."""
-        logits = self.network(channels)
-        anatomy = torch.softmax(logits[:, :ANATOMY_CHANNELS], dim=1)
-        return torch.cat([anatomy, torch.sigmoid(logits[:, ANATOMY_CHANNELS:])], dim=1)
+        return probabilities(self.network(channels))
 
 
 def export_onnx(network: nn.Module, spec: NetworkSpec, path: Path) -> None:

@@ -84,8 +84,9 @@ def undeclared(repository: Path, folders: Sequence[str], *extras: str) -> set[st
 
 def test_scoring_and_the_demo_import_only_what_a_plain_install_brings(repository: Path) -> None:
     rooms = ["core", "models", "inference", "review", "cli", "training/simulation"]
-    assert undeclared(repository, rooms) == {"distributed"}, "asked for by --scheduler alone"
-    assert undeclared(repository, rooms, "cluster") == set()
+    assert undeclared(repository, rooms, "gpu") == {"distributed"}, "asked for by --scheduler alone"
+    assert undeclared(repository, rooms, "cluster") == {"torch", "monai", "onnx"}, "asked for by --device cuda alone"
+    assert undeclared(repository, rooms, "cluster", "gpu") == set()
 
 
 def test_training_and_tests_import_only_what_their_extras_bring(repository: Path) -> None:

@@ -26,6 +26,7 @@ from sacroleak.core.geometry import Geometry, box_where
 from sacroleak.core.nifti import read_nifti
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.architecture import NetworkSpec
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
 from sacroleak.models.effort import Effort
 from sacroleak.models.intensity import to_channels
@@ -33,7 +34,6 @@ from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.resample import labels_on, to_aligned_grid
 from sacroleak.models.runtime import Network, OpenVinoNetwork
-from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training import export, train_segmenter
 from sacroleak.training.assembled import OneLook, without_near
 from sacroleak.training.benchmark import BenchmarkConfig, load_case

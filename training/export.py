@@ -12,9 +12,10 @@ import torch
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
 from sacroleak.core.whole import whole_file, write_whole
+from sacroleak.models.architecture import build_network
 from sacroleak.models.intensity import CHANNELS
 from sacroleak.models.runtime import OpenVinoNetwork
-from sacroleak.models.segmenter import Probabilities, build_network, export_onnx
+from sacroleak.models.segmenter import Probabilities, export_onnx
 from sacroleak.training.tracking import RUN_FILE, tracked
 from sacroleak.training.train_segmenter import TrainConfig
 
@@ -25,7 +26,7 @@ LARGEST_DIFFERENCE = 2e-3
 def main(config: TrainConfig, *, checkpoint: Path, out: Path) -> Path:
     """Write `out` (ONNX) and `<out>.json` (updates, largest difference). Raises ModelError if the runtimes disagree."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network = build_network(config.network)
+    network = build_network(config.network.filters)
     network.load_state_dict(state["smooth"])
     network.eval()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sacroleak.core.structures import Structure
+from sacroleak.models.architecture import ANATOMY_CHANNELS
 from sacroleak.models.cement import FAINTEST_HU
 from sacroleak.models.intensity import DENSE_WINDOW_HU
-from sacroleak.models.segmenter import ANATOMY_CHANNELS
 
 CLASS_WEIGHTS = (0.6, 1.2, 2.0, 0.8, 0.8, 1.0)
 """Cross-entropy weights, background to L5; the canal is small and decides the epidural site."""

@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sacroleak.core.errors import ConfigError
 from sacroleak.core.structures import Structure
+from sacroleak.models.architecture import NetworkSpec
 from sacroleak.models.intensity import erase, to_channels
-from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training.manifests import splits_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case

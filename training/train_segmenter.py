@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
-import onnx.numpy_helper
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -25,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
-from sacroleak.models.segmenter import ANATOMY_CHANNELS, NetworkSpec, build_network
+from sacroleak.models.architecture import ANATOMY_CHANNELS, NetworkSpec, build_network, set_weights, weights_in
 from sacroleak.training.losses import segmentation_loss
 from sacroleak.training.pictures import learning_curve
 from sacroleak.training.progress import progress
@@ -73,8 +71,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, *, device: str, rank: Rank = ALONE) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.rank, self.update, self.samples = config, torch.device(device), rank, 0, 0
-        self.network = build_network(config.network).to(self.device)
-        self.smooth = build_network(config.network).to(self.device)
+        self.network = build_network(config.network.filters).to(self.device)
+        self.smooth = build_network(config.network.filters).to(self.device)
         self.smooth.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
@@ -113,17 +111,12 @@ class Trainer:
 
     def start_from(self, path: Path) -> None:
         """Begin with the weights of an exported network (ONNX) of the same shape. Raises ModelError for another."""
-        model = onnx.load(path)
-        weights = {i.name.removeprefix("network."): torch.from_numpy(onnx.numpy_helper.to_array(i).copy())
-                   for i in model.graph.initializer}
-        own = dict(self.network.named_parameters())
-        wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
-        if wrong:
-            raise ModelError(f"{path.name}: is not of this network's shape (first difference: {wrong[0]})")
-        with torch.no_grad():
+        weights = weights_in(path)
+        try:
             for network in (self.network, self.smooth):
-                for name, value in network.named_parameters():
-                    value.copy_(weights[name])
+                set_weights(network, weights)
+        except ValueError as error:
+            raise ModelError(f"{path.name}: is not of this network's shape (first difference: {error})") from error
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""

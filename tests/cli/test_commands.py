@@ -52,7 +52,7 @@ def phantom() -> ModuleType:
 def bundle(tmp_path: Path, phantom: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A release whose networks are replaced by the segmenter that knows the phantom."""
     monkeypatch.setattr("sacroleak.models.networks.load_segmenter",
-                        lambda bundle, threads, effort: phantom.KnowingSegmenter())
+                        lambda bundle, threads, effort, device: phantom.KnowingSegmenter())
     described = {key: NetworkDraft(file=f"{key}.onnx", spacing_mm=(2, 2, 2), tile=(64, 64, 64), outputs=["sacrum"])
                  for key in ("coarse", "fine")}
     draft = BundleDraft(name="known", version="1", created=datetime(2026, 1, 1, tzinfo=UTC), networks=described,
@@ -115,7 +115,7 @@ def test_processes_of_their_own_score_unless_told_otherwise(tmp_path: Path, phan
     (modules / f"{NAME}.py").symlink_to(PHANTOM)  # the process that is started finds the phantom there
     monkeypatch.syspath_prepend(modules)
     monkeypatch.setattr("sacroleak.inference.released.ReleasedSegmenter",
-                        lambda bundle, threads, effort: phantom.KnowingSegmenter())
+                        lambda bundle, threads, effort, device: phantom.KnowingSegmenter())
     scans = [str(phantom.write_scan(tmp_path / f"{n}.nii.gz", bone_hu=phantom.BARE_HU, marker=n)) for n in (1, 2)]
     out = tmp_path / "out"
     assert main(["score", *scans, "--out", str(out), "--bundle", str(bundle), "--mode", "report"]) == 0
@@ -149,7 +149,7 @@ def test_a_refused_scan_is_1_with_one_line_on_stderr(tmp_path: Path, phantom: Mo
     (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{tmp}/none"], "give the folder of a released model"),
     (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{bundle}", "--mode", "fast"], "wanted one of full, report"),
     (["score", "{scan}", "--out", "{tmp}/o", "--bundle", "{bundle}", "--threads", "0"], "--help"),
-    (["score", "{scan}", "--out", "{tmp}/o", "--device", "cuda"], "leave --device out"),
+    (["score", "{scan}", "--out", "{tmp}/o", "--device", "cuda:99"], "leave --device out"),
     (["score", "{tmp}/wrong.csv", "--out", "{tmp}/o", "--bundle", "{bundle}"], "wanted case_id, path"),
 ])
 def test_a_wrong_call_is_2_in_one_line_that_says_how_to_mend_it(
@@ -353,7 +353,7 @@ spec = importlib.util.spec_from_file_location("phantom", {str(PHANTOM)!r})
 sys.modules["phantom"] = phantom = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(phantom)
 sys.modules["sacroleak.models.networks"] = networks = types.ModuleType("networks")
-networks.load_segmenter = lambda bundle, threads, effort: phantom.KnowingSegmenter()
+networks.load_segmenter = lambda bundle, threads, effort, device: phantom.KnowingSegmenter()
 from sacroleak.cli.main import main
 from sacroleak.cli.score import run_plan
 code = main(["score", {str(scan)!r}, "--out", {str(tmp_path / "out")!r}, "--bundle", {str(bundle)!r}, "--workers", "0"])

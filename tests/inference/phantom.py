@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +130,19 @@ class KnowingSegmenter:
         region = ct.crop(start, np.array(ct.geometry.shape) - 2)
         return Segmentation(anatomy=anatomy(), cement=LabelMap(labels=region.hu >= CEMENT_HU, geometry=region.geometry),
                             ct=region, start=start, metal_ml=0.0, sacrum_coverage=1.0)
+
+
+MEETING = Barrier(3)
+
+
+class OnCard(KnowingSegmenter):
+    """Like one on a graphics card: answers once three scans are there."""
+
+    device = "cuda"
+
+    def segment(self, ct: Volume) -> Segmentation:
+        MEETING.wait(60)
+        return super().segment(ct)
 
 
 class Troublemaker(KnowingSegmenter):

@@ -78,6 +78,16 @@ def test_a_scan_that_kills_or_swells_costs_only_itself_and_the_rest_is_as_ever(
     assert any("fickle" in name for name in ours)
 
 
+def test_on_a_card_three_scans_of_a_process_are_with_the_networks_at_once(
+    tmp_path: Path, shared_phantom: ModuleType, make_engine: MakeEngine, run: Run,
+) -> None:
+    listed = manifest(tmp_path, shared_phantom, one=None, two=None, three=None)
+    summary = run([listed], tmp_path / "out", make_engine(segmenter=shared_phantom.OnCard()),
+                  now=shared_phantom.fixed_now, clock=time.perf_counter, wish=CrewWish(workers=1, card=True))
+    assert [outcome.what for outcome in summary.outcomes] == ["scored"] * 3
+    assert json.loads((tmp_path / "out/run.json").read_text())["device"]["kind"] == "cuda"
+
+
 def test_a_scan_that_hangs_is_given_up_and_its_neighbour_is_not(
     tmp_path: Path, shared_phantom: ModuleType, make_engine: MakeEngine, run: Run,
 ) -> None:
@@ -139,6 +149,9 @@ def test_a_run_stops_before_the_disk_is_full(tmp_path: Path, phantom: ModuleType
     (CrewWish(), 8, 4, 500, (1, 4)),
     (CrewWish(workers=3, threads=5), 8, 4, 64_000, (3, 5)),
     (CrewWish(workers=0), 8, 4, 64_000, (0, 4)),
+    (CrewWish(card=True), 99, 16, 64_000, (4, 4)),
+    (CrewWish(card=True), 99, 16, 16_000, (2, 8)),
+    (CrewWish(workers=6, card=True), 99, 16, 64_000, (6, 2)),
 ])
 def test_processes_fit_the_cores_the_memory_and_the_scans(
     wish: CrewWish, scans: int, cores: int, memory: int, wanted: tuple[int, int], tmp_path: Path,

@@ -16,9 +16,9 @@ from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models import networks
+from sacroleak.models.architecture import NetworkSpec
 from sacroleak.models.bundle import default_bundle
 from sacroleak.models.segmentation import Segmentation
-from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training import ablation, benchmark
 from sacroleak.training.ablation import AblationConfig, Places, Way, main, patch_scores, release_figures, release_run
 from sacroleak.training.intervals import Bootstrap

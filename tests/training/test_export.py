@@ -11,8 +11,8 @@ import torch
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
+from sacroleak.models.architecture import ANATOMY_CHANNELS, OUTPUT_CHANNELS
 from sacroleak.models.runtime import OpenVinoNetwork
-from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS
 from sacroleak.training import export
 from sacroleak.training.train_segmenter import TrainConfig, Trainer
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sacroleak.models.architecture import ANATOMY_CHANNELS, OUTPUT_CHANNELS
 from sacroleak.models.intensity import erase, to_channels
-from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS
 from sacroleak.training.losses import DARK_SHARE, brightness, segmentation_loss
 
 SHAPE = (8, 8, 8)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from sacroleak.core.errors import ConfigError
+from sacroleak.models.architecture import NetworkSpec
 from sacroleak.models.intensity import CHANNELS
-from sacroleak.models.segmenter import NetworkSpec
 from sacroleak.training.sampling import (
     Sample,
     SyntheticPatches,

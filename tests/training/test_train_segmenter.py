@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
-from sacroleak.models.segmenter import ANATOMY_CHANNELS, OUTPUT_CHANNELS, build_network, export_onnx
+from sacroleak.models.architecture import ANATOMY_CHANNELS, OUTPUT_CHANNELS, build_network
+from sacroleak.models.segmenter import export_onnx
 from sacroleak.training import train_segmenter
 from sacroleak.training.sampling import SyntheticPatches
 from sacroleak.training.train_segmenter import TrainConfig, Trainer, dice_of, learning_rate
@@ -175,6 +176,6 @@ def test_a_new_run_begins_with_an_exported_network(config: TrainConfig, tmp_path
 @LEGACY_EXPORT
 def test_a_network_of_another_shape_is_no_beginning(config: TrainConfig, tmp_path: Path) -> None:
     wider = config.network.model_copy(update={"filters": (4, 8, 16)})
-    export_onnx(build_network(wider), wider, tmp_path / "wider.onnx")
+    export_onnx(build_network(wider.filters), wider, tmp_path / "wider.onnx")
     with pytest.raises(ModelError, match=r"wider\.onnx: is not of this network's shape"):
         Trainer(config, device="cpu").start_from(tmp_path / "wider.onnx")
