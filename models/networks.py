@@ -71,18 +71,21 @@ class TwoPassSegmenter:
         found = _sacrum_centre(region)
         if found is not None and np.abs(found - centre).max() > RECENTRE_MM:
             region, seen = self._look(ct, found)
-        anatomy = working_anatomy(region)
-        coverage = _require_sacrum(anatomy, ct.geometry)
+        first = seen_anatomy(region)
+        coverage = _require_sacrum(first, ct.geometry)
         start, stop = _box_in(ct.geometry, region.geometry)
         part = _side_by_side(ct.crop(start, stop))
-        hu = to_aligned_grid(ct, anatomy.geometry)
+        working = working_grid(region.geometry)
+        hu = to_aligned_grid(ct, working)
         near = self._closer(hu, region)
-        bright = bright_in(part, region, near, anatomy.geometry)
-        cement, metal = delineate(part, anatomy, bright)
+        bright = bright_in(part, region, near, working)
+        cement, metal = delineate(part, first, bright)
         if cement.any():
             doubtful = LabelMap(labels=cement | bright.suspects(), geometry=part.geometry)
             anatomy = self._without_cement(doubtful, region, seen, hu)
             cement, metal = delineate(part, anatomy, bright)
+        else:
+            anatomy = working_anatomy(region)
         return Segmentation(
             anatomy=anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
@@ -196,6 +199,13 @@ def load_segmenter(
         coarse_mm=coarse.spacing_mm[0], fine_mm=fine.spacing_mm[0], patch=fine.tile)
 
 
+def seen_anatomy(region: Region) -> LabelMap:
+    """Structures 0-5 on the fine network's own grid; stray pieces of each structure are dropped."""
+    labels = region.probabilities[:CEMENT].argmax(axis=0).astype(np.uint8)
+    _drop_strays(labels)
+    return LabelMap(labels=labels, geometry=region.geometry)
+
+
 def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
     """Structures 0-5 on the 1 mm working grid; stray pieces of each structure are dropped.
 
@@ -219,8 +229,7 @@ def working_anatomy(region: Region, near: Near | None = None) -> LabelMap:
         np.copyto(labels[box], np.uint8(structure), where=fine > best[box])
         np.maximum(best[box], fine, out=best[box])
     labels[best <= 1.0 - total] = Structure.BACKGROUND
-    for structure in (Structure.SACRUM, Structure.SACRAL_CANAL, Structure.L5):
-        _keep_largest(labels, structure)
+    _drop_strays(labels)
     return LabelMap(labels=labels, geometry=geometry)
 
 
@@ -259,6 +268,11 @@ def _sacrum_centre(region: Region) -> Points | None:
         return None
     low, high = np.percentile(inside, (1, 99), axis=0)
     return region.geometry.to_lps((low + high) / 2)
+
+
+def _drop_strays(labels: npt.NDArray[np.uint8]) -> None:
+    for structure in (Structure.SACRUM, Structure.SACRAL_CANAL, Structure.L5):
+        _keep_largest(labels, structure)
 
 
 def _keep_largest(labels: npt.NDArray[np.uint8], structure: Structure) -> None:
