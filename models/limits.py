@@ -54,8 +54,6 @@ class LeakLimits(_Limits):
     source_gap_mm: PositiveFloat
     source_coverage: PositiveFloat
     lone_mm: PositiveFloat
-    least_certainty: PositiveFloat
-    doubted_ml: PositiveFloat
 
 
 class SiteLimits(_Limits):

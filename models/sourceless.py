@@ -1,4 +1,4 @@
-"""Dense things that are no leak of this procedure, or hardly cement at all: never passed over in silence."""
+"""Dense things that cement cannot have leaked to: no leak of this procedure, and never passed over in silence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from sacroleak.core.structures import Compartment
 from sacroleak.models.features import MeasuredPart, PartFeatures, ScanView
-from sacroleak.models.limits import LeakLimits, RuleLimits
+from sacroleak.models.limits import RuleLimits
 
 PAIRED_SHARE = 0.5
 """From this share of its voxels on, a thing has a counterpart across the midline."""
@@ -29,9 +29,6 @@ def without_source(
 ) -> tuple[ScanView, list[MeasuredPart]]:
     """The parts that may be leaks, and the view with all others named in its notes and counted as foreign.
 
-    What is large is seen well: a large part that the networks doubt all the same is the end of a screw, or very dense
-    bone, that hangs together with cement.
-
     Cement leaks out of cement: a sacrum in full view without any in its bone leaks nothing. A part stays where cement
     lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
     Beside a sacrum with cement a part goes if it lies apart from that and has a counterpart across the midline, as
@@ -40,49 +37,34 @@ def without_source(
     """
     cement, limits = view.cement, rules.leaks
     source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
+    if view.measures.coverage < limits.source_coverage:
+        return view, list(measured)
     held = cement.volume_ml(source) >= limits.source_ml
     beside = cKDTree(cement.points[source]) if source.any() else None
-
-    def why_none(one: MeasuredPart) -> tuple[str, str] | None:
-        doubt = _doubted(one.features, limits)
-        if doubt is not None:
-            return doubt, _DOUBTED_REASON
-        if view.measures.coverage < limits.source_coverage:
-            return None
+    stay: list[MeasuredPart] = []
+    foreign, notes = cement.foreign.copy(), []
+    for one in measured:
+        why: str | None
         if held:
             why = _reason_apart(one.features, rules)
-            return None if why is None else (why, _APART_REASON)
-        gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
-        return None if gap <= limits.source_gap_mm else (_NO_SOURCE, _REASON)
-
-    stay: list[MeasuredPart] = []
-    foreign, notes, reasons = cement.foreign.copy(), [], set()
-    for one in measured:
-        none = why_none(one)
-        if none is None:
+        else:
+            gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
+            why = None if gap <= limits.source_gap_mm else _NO_SOURCE
+        if why is None:
             stay.append(one)
         else:
             foreign[one.part.rows] = True
-            notes.append(_note(one.features, none[0]))
-            reasons.add(none[1])
+            notes.append(_note(one.features, why))
     if not notes:
         return view, stay
     named = replace(cement, foreign=foreign, notes=(*cement.notes, *notes))
-    return replace(view, cement=named, review_reasons=(*view.review_reasons, *sorted(reasons))), stay
+    return replace(view, cement=named, review_reasons=(*view.review_reasons, _APART_REASON if held else _REASON)), stay
 
 
 _REASON = "Dense material beside the sacrum is not called a leak, because no cement was found in the bone; look at it."
 _APART_REASON = "Dense material apart from the cement of the sacrum is not called a leak; look at it."
-_DOUBTED_REASON = "Dense material that the networks hardly take for cement is not called a leak; look at it."
 _NO_SOURCE, _PAIR = "without cement in the bone it is no leak", "apart from the cement and paired it is no leak"
 _LONE = "far from the bone and from all other cement it is no leak"
-
-
-def _doubted(part: PartFeatures, limits: LeakLimits) -> str | None:
-    """Why a part is hardly cement; None if it may be."""
-    if part.volume_ml < limits.doubted_ml or part.certainty.mean >= limits.least_certainty:
-        return None
-    return f"taken for cement by the networks with {part.certainty.mean:.0%} only it is no leak"
 
 
 def _reason_apart(part: PartFeatures, rules: RuleLimits) -> str | None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import cc3d
-import numpy as np
 import pytest
 
 from sacroleak.core.structures import Site
-from sacroleak.models.attribution import Attribution, attribute
+from sacroleak.models.attribution import attribute
 from sacroleak.models.limits import shipped_limits
 from tests.phantoms import alar_cement, ball, canal_y, cement_at, front_y, tube
 
@@ -71,26 +67,3 @@ def test_where_the_sacrum_is_cut_off_the_thing_stays_a_leak_for_review() -> None
     found = attribute(cement_at(SPOTS[1], coverage=0.9), LIMITS)
     assert len(found.leaks) == 1
     assert any("Hardly any cement" in reason for reason in found.leaks[0].review_reasons)
-
-
-def doubted(per_cent: int, radius_mm: float) -> Attribution:
-    """A ball before a treated bone that the networks take for cement with so much."""
-    seen = cement_at(ball((17.0, front_y(5, 17) - radius_mm, 5.0), radius_mm), alar_cement())
-    bodies = cc3d.connected_components(seen.cement.labels)
-    lesser = 1 + int(np.argmin(np.bincount(bodies.ravel())[1:]))
-    sure = np.where(bodies == lesser, per_cent, 95).astype(np.uint8)
-    return attribute(replace(seen, certainty=sure), LIMITS)
-
-
-def test_a_large_part_that_the_networks_doubt_is_named_and_no_leak() -> None:
-    sure, unsure = doubted(60, 5.0), doubted(20, 5.0)
-    assert len(sure.leaks) == 1
-    assert unsure.leaks == ()
-    assert any("with 20% only it is no leak" in note for note in unsure.notes)
-    assert unsure.review_reasons == (
-        "Dense material that the networks hardly take for cement is not called a leak; look at it.",)
-    assert unsure.cement.elsewhere_ml == pytest.approx(sure.cement.leaked_ml, rel=0.3)
-
-
-def test_a_small_one_stays() -> None:
-    assert len(doubted(20, 2.6).leaks) == 1
