@@ -1,7 +1,7 @@
 """Processes that score, and what is done about one that hangs, takes too much memory, or dies.
 
 A process has two or more scans at a time (`worker.at_once`), so it is not always known which of them ended it. Then
-both are tried again, each alone in its process: the innocent one passes, and the other is refused when it ends its
+all are tried again, each alone in its process: the innocent ones pass, and the other is refused when it ends its
 process once more.
 """
 

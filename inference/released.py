@@ -29,9 +29,9 @@ class ReleasedSegmenter:
         """Bone as before cement, and cement. Raises NotAssessableError if too little of the sacrum is shown."""
         return self.load().segment(ct)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _unloaded, (self.bundle, self.threads, self.effort, self.device)
+    def with_threads(self, threads: int) -> ReleasedSegmenter:
+        """The same, not loaded, with so many threads for its networks."""
+        return ReleasedSegmenter(self.bundle, threads=threads, effort=self.effort, device=self.device)
 
-
-def _unloaded(bundle: Bundle, threads: int, effort: Effort, device: str) -> ReleasedSegmenter:
-    return ReleasedSegmenter(bundle, threads=threads, effort=effort, device=device)
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self) | {"_loaded": None}

@@ -70,8 +70,7 @@ class Engine:
         """The same engine with so many threads for its networks."""
         if not isinstance(self.segmenter, ReleasedSegmenter):
             return self
-        return replace(self, segmenter=ReleasedSegmenter(
-            self.segmenter.bundle, threads=threads, effort=self.segmenter.effort, device=self.segmenter.device))
+        return replace(self, segmenter=self.segmenter.with_threads(threads))
 
     @property
     def device(self) -> str:
