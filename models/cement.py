@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cc3d
-import edt
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import find_objects
@@ -15,9 +14,12 @@ from scipy.special import expit, logit
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.canal import sacral_frame
+from sacroleak.models.columns import Origin, columns_in, needles_in
 from sacroleak.models.distance import DistanceField, signed_distance
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
+from sacroleak.models.rods import METAL_HU, SATURATED_HU, rods_in
 
 Mask = npt.NDArray[np.bool_]
 
@@ -66,21 +68,10 @@ MARROW_HU = 250.0
 """What surrounds cement inside bone; half way from here to the cement's own level is its edge."""
 DENSE_SHARE = 0.5
 """Outside bone a dense body ends at this share of the cement's level."""
-METAL_HU = 5000.0
-"""No mixture of cement is so dense, where a scanner's scale goes that far; titanium is."""
-SATURATED_CORE_HU = 3000.0
-"""A 12-bit scanner ends at 3071 HU, where metal lies; noise takes a little off it."""
-DENSE_BODY_HU = 1800.0
-"""Where the thickness of a saturated part is measured: half way between bone and metal."""
-ROD_RADIUS_MM = 5.5
-"""Iliosacral and pedicle screws measure 4 to 8.5 mm across; half of that, and the blur."""
-THINNEST_ROD_MM = 1.5
-"""Thinner than this is a saturated vein or a needle; a needle is left to the network."""
-ROD_LENGTH_MM, LONG_ROD_MM = 22.0, 45.0
-"""A straight thing as long as the latter is a screw even where its head, or a washer, is thicker than a rod."""
-RIM_MM = 2.5
-"""Blur makes the tissue around metal bright."""
-SMALLEST_ROD_ML = 0.15
+AIM_STRIDE = 3
+"""Of the cement's voxels in the sacrum every third is aimed at: enough, and less work."""
+MARROW_MM, MARROW_SHARE = 2.5, 0.48
+"""A column in another bone lies so deep, where no cortex is, and has this share of the cement's level."""
 FARTHEST_MM = 42.0
 """Cement leaves the sacrum by less than this; what lies farther and in no labelled bone belongs to something else."""
 SMALLEST_VOXELS = 4
@@ -165,21 +156,22 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     distance = from_bone.at(bright.points)
     bone = distance <= 0
     rods = bright.rods.reshape(-1)[bright.where] | (values > METAL_HU)
-    metal = bright.paint((metal_p > 0.5) & (metal_p > cement_p) & (values > 1500)) | bright.rods
-    nothing = np.zeros(hu.shape, dtype=bool)
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p) & ~rods
+    needles = _needles(ct, bright, rods)
+    if not (seeds & ~needles).any() or np.percentile(values[seeds & ~needles], 90) < SATURATED_HU:
+        rods |= needles
+        seeds &= ~needles
+    metal = bright.paint(rods | ((metal_p > 0.5) & (metal_p > cement_p) & (values > 1500)))
     if not seeds.any():
-        return nothing, metal
-    # Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
-    sure = seeds & bright.agreed
-    level = float(np.percentile(values[sure if sure.sum() >= SURE_VOXELS else seeds], LEVEL_PERCENTILE))
+        return np.zeros(hu.shape, dtype=bool), metal
+    level = _level(values, seeds, bright.agreed)
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max(FREE_SHARE * level, FAINTEST_HU)
     # Cement of one patient is one mixture: what only the close look takes for it, and is far less dense, is cortex.
     seeds &= bright.agreed | (values > np.where(distance < CLEAR_MM, BONE_SHARE, FREE_SHARE) * level)
     # The level is read off them; what they add to the cement ends at its edge like all else.
     seeds &= values > np.where(bone, edge_bone, edge_soft)
     if not seeds.any():
-        return nothing, metal
+        return np.zeros(hu.shape, dtype=bool), metal
     dense = (values > np.where(bone, edge_bone, max(DENSE_SHARE * level, SEED_HU))) & ~rods
     bodies = _bodies(bright, dense, dense & (values > BODY_SHARE * level))
     clear = (distance > FREE_MM) | (distance < -CORTEX_MM)
@@ -192,7 +184,48 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     screw = (values > METAL_SHARE * level) & (metal_p > METAL_DOUBT)
     grown = bright.paint((bodies | within | thin) & ~rods & ~screw)
     cement = _drop_far(_keep_seeded(grown, bright.paint(seeds) & grown), ct.geometry, anatomy, from_bone)
+    loose = ((distance > FREE_MM) & (values > edge_soft)) | (
+        (distance < -MARROW_MM) & (values > max(MARROW_SHARE * level, SUSPECT_HU)))
+    no_metal = (metal_p <= METAL_DOUBT) | (metal_p <= cement_p)
+    cement |= _columns(ct, anatomy, bright, cement, loose & no_metal & ~rods & ~screw, level)
     return cement, metal & ~cement
+
+
+def _level(values: Field, seeds: Mask, agreed: Mask) -> float:
+    """HU of full cement, from `values` (n,) at `seeds` (n,), of which at least one is there.
+
+    Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
+    """
+    sure = seeds & agreed
+    return float(np.percentile(values[sure if sure.sum() >= SURE_VOXELS else seeds], LEVEL_PERCENTILE))
+
+
+def _needles(ct: Volume, bright: Bright, rods: Mask) -> Mask:
+    """What is straight, saturated and as thin as a needle, with what it makes bright beside it; (n,)."""
+    if not ((bright.hu >= SATURATED_HU) & ~rods).any():
+        return np.zeros(len(bright.hu), dtype=bool)
+    dense = bright.paint((bright.hu >= SATURATED_HU / 2) & ~rods)
+    body = cc3d.connected_components(dense, connectivity=26).reshape(-1)[bright.where].astype(np.int64)
+    return needles_in(bright.points, bright.hu, body, ct=ct)
+
+
+def _columns(ct: Volume, anatomy: LabelMap, bright: Bright, cement: Mask, loose: Mask, level: float) -> Mask:
+    """What a needle left behind it, among `loose` voxels (n,), of which those in the sacrum do not count; bool on the
+    grid of `ct`.
+    """
+    found = cement.reshape(-1)[bright.where]
+    wanted = np.flatnonzero(found | loose)
+    index = np.rint(anatomy.geometry.to_index(bright.points[wanted])).astype(np.int64)
+    at = tuple(np.clip(index, 0, np.array(anatomy.geometry.shape) - 1).T)
+    sacrum = np.zeros(len(found), dtype=bool)
+    sacrum[wanted] = anatomy.labels[at] == Structure.SACRUM
+    aims = bright.points[found & sacrum][::AIM_STRIDE]
+    if len(aims) == 0:
+        return np.zeros_like(cement)
+    apart = bright.paint(loose & ~found & ~sacrum)
+    body = cc3d.connected_components(apart, connectivity=26).reshape(-1)[bright.where].astype(np.int64)
+    origin = Origin(aims=aims, level=level, frame=sacral_frame(anatomy))
+    return bright.paint(columns_in(bright.points, bright.hu, body, origin=origin, ct=ct))
 
 
 def _bodies(bright: Bright, dense: Mask, voting: Mask) -> Mask:
@@ -207,38 +240,6 @@ def _bodies(bright: Bright, dense: Mask, voting: Mask) -> Mask:
     chosen = (voters >= SMALLEST_VOXELS) & (for_cement > BODY_VOTE) & (for_cement > for_metal)
     chosen[0] = False
     return np.asarray(chosen[parts] & dense)
-
-
-def rods_in(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], geometry: Geometry) -> Mask:
-    """Screws, nails and pins: straight saturated cores thinner than a body of cement, with their bright rim.
-
-    Thickness is that of all dense voxels around a saturated core: a body of cement is thicker than ROD_RADIUS_MM or not
-    straight, a saturated vein thinner than THINNEST_ROD_MM. From LONG_ROD_MM on no upper limit holds, because heads and
-    washers are thicker. What is too short to be told from cement stays.
-    """
-    parts = cc3d.connected_components(hu >= SATURATED_CORE_HU, connectivity=26)
-    found = np.zeros(hu.shape, dtype=bool)
-    spacing = tuple(float(s) for s in geometry.spacing_mm)
-    margin = np.ceil((2 * ROD_RADIUS_MM) / geometry.spacing_mm).astype(int)
-    for number, box in enumerate(find_objects(parts), start=1):
-        # Measured on all that is dense, because noise and grain riddle a saturated body with holes.
-        wide = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(box, margin, strict=True))
-        core = parts[wide] == number
-        if np.count_nonzero(core) * geometry.voxel_ml < SMALLEST_ROD_ML:
-            continue
-        depth = edt.edt(hu[wide] >= DENSE_BODY_HU, anisotropy=spacing, parallel=1)[core]
-        radius = float(np.percentile(depth, 98))
-        points = geometry.to_lps(np.argwhere(core))
-        middle = points - points.mean(axis=0)
-        axes = np.linalg.svd(middle[:: max(1, len(middle) // 2000)], full_matrices=False)[2]
-        length = float(np.ptp(middle @ axes[0]))
-        width = float(np.subtract(*np.percentile(middle @ axes[1], (95, 5))))
-        straight = length >= ROD_LENGTH_MM and width <= 2 * ROD_RADIUS_MM
-        if straight and radius >= THINNEST_ROD_MM and (radius <= ROD_RADIUS_MM or length >= LONG_ROD_MM):
-            found[wide] |= core
-    if found.any():
-        found = np.asarray(edt.edt(~found, anisotropy=spacing, parallel=1) <= RIM_MM)
-    return found
 
 
 def _keep_seeded(grown: Mask, seeds: Mask) -> Mask:

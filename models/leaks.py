@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Compartment
+from sacroleak.models.columns import is_track
 from sacroleak.models.compartments import Codes, Compartments
 from sacroleak.models.distance import Distances, Mask
 from sacroleak.models.limits import LeakLimits
@@ -67,7 +68,7 @@ def place_cement(mask: Mask, geometry: Geometry, spaces: Compartments, limits: L
     index = np.argwhere(mask)
     points = geometry.to_lps(index)
     bone = spaces.bone_distance_mm(points)
-    foreign, notes = _foreign(index, points, bone=bone, spaces=spaces, limits=limits, voxel_ml=geometry.voxel_ml)
+    foreign, notes = _foreign(index, points, bone=bone, spaces=spaces, limits=limits, geometry=geometry)
     return Cement(geometry=geometry, index=index, points=points, bone_mm=bone, foreign=foreign, notes=notes,
                   excess_mm=bone - _noise_mm(points, geometry, spaces, limits))
 
@@ -115,13 +116,17 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
 
 
 def _foreign(
-    index: Indices, points: Points, *, bone: Distances, spaces: Compartments, limits: LeakLimits, voxel_ml: float,
+    index: Indices, points: Points, *, bone: Distances, spaces: Compartments, limits: LeakLimits, geometry: Geometry,
 ) -> tuple[Mask, tuple[str, ...]]:
-    """Which voxels belong to another treatment (in hip or L5, or out of there) or lie too far away."""
+    """Which voxels belong to another treatment (in hip or L5, or out of there) or lie too far away.
+
+    A needle's track through the ilium points at the sacrum's cement and is of this treatment.
+    """
     foreign = np.zeros(len(points), dtype=np.bool_)
     amounts = {"L5": 0, "the ilium": 0}
     notes: list[str] = []
     pieces = _components(index)
+    voxel_ml = geometry.voxel_ml
     hips, l5 = spaces.hips.at(points) <= 0, spaces.l5.at(points) <= 0
     loose: list[Mask] = []
     for label in range(1, int(pieces.max(initial=0)) + 1):
@@ -130,6 +135,8 @@ def _foreign(
             continue
         in_hip, in_l5 = float(hips[piece].mean()), float(l5[piece].mean())
         if in_hip + in_l5 >= limits.foreign_bone_share:
+            if in_hip >= in_l5 and is_track(points[piece], points[bone <= 0], geometry):
+                continue
             amounts["L5" if in_l5 > in_hip else "the ilium"] += int(piece.sum())
         elif bone[piece].min() > limits.reach_mm:
             notes.append(f"Cement of {piece.sum() * voxel_ml:.2f} mL lies {bone[piece].min():.0f} mm from the sacrum "

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from sacroleak.core.geometry import Points
 from sacroleak.core.needle import Approach, NeedleNote
 from sacroleak.models.canal import SacralFrame, Vector
+from sacroleak.models.columns import can_come
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
 from sacroleak.models.limits import NeedleLimits, TrackLimits
@@ -20,7 +21,6 @@ from sacroleak.models.tracks import (
     TARGETS,
     Heard,
     Track,
-    can_come,
     inside_once,
     logistic,
     outwards,
@@ -170,7 +170,7 @@ def _fan(
         return []
     depth = _depth_mm(starts, ways, spaces)
     ends = starts + depth[:, None] * ways
-    fair = (depth <= tracks.hole_reach_mm) & can_come(ends, ways, spaces, up=NAMED_UP)
+    fair = (depth <= tracks.hole_reach_mm) & can_come(ends, ways, spaces.frame, up=NAMED_UP)
     fair[fair] = inside_once(ends[fair], ways[fair], spaces, tracks)
     tree, inwards = cKDTree(inside), np.arange(0.0, DEEP_MM)[:, None]
     found = []

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Points
 from sacroleak.core.volume import Volume
+from sacroleak.models.columns import can_come
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
 from sacroleak.models.distance import DistanceField, Distances
@@ -28,10 +29,6 @@ REFINED, SHIFT_MM, TILT_DEG = 12, 1.5, 6.0
 """So many ways are looked at again, shifted and tilted by what mouth and cement leave open."""
 MOUTHS, TARGETS = 40, 24
 """So many of the likeliest mouths of a hole are joined with so many points of the cement."""
-BACK, OUT, UP, ACROSS = 0.25, 0.4, 0.65, -0.5
-"""A needle comes from behind or from the side, not from far above, where L5 and the iliac crest bar its way, nor from
-across the midline: least parts of its outward direction towards the back or the side, most upwards, least sideways.
-Posterior, transiliac and anterior-oblique approaches (Tian et al., J Pain Res 2020) all lie within."""
 CLIP_HU = 400.0
 """One voxel of cortex or of cement must not speak louder than the rest of the way."""
 HOLE_TRUST = 0.6
@@ -160,7 +157,7 @@ def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits
     length = np.linalg.norm(ways, axis=1)
     fair = (length >= limits.hole_length_mm) & (length <= limits.hole_reach_mm)
     ends, ways = ends[fair], ways[fair] / length[fair, None]
-    fair = can_come(ends, ways, spaces)
+    fair = can_come(ends, ways, spaces.frame)
     ends, ways = ends[fair], ways[fair]
     if len(ends) == 0:
         return []
@@ -229,14 +226,6 @@ def inside_once(ends: Points, ways: Points, spaces: Compartments, limits: TrackL
 
     before, beyond, clear = (along(spaces.sacrum, -inner), along(spaces.sacrum, outer), along(spaces.canal, outer))
     return np.asarray((before < 0.5).all(axis=1) & (beyond > 0.0).all(axis=1) & (clear > 2.0).all(axis=1))
-
-
-def can_come(ends: Points, ways: Points, spaces: Compartments, *, up: float = UP) -> npt.NDArray[np.bool_]:
-    """Outward ways (n, 3) from (n, 3) LPS mm by which a needle can have come; (n,). `up`: most upwards, 0 to 1."""
-    local = spaces.frame.local(ends)
-    back, above = (np.einsum("ij,ij->i", ways, axes) for axes in (local.back, local.up))
-    out = (ways @ spaces.frame.left) * np.where(local.left_mm >= 0, 1.0, -1.0)
-    return np.asarray(((back >= BACK) | (out >= OUT)) & (above <= up) & (out >= ACROSS))
 
 
 def _jittered(ends: Points, ways: Points) -> tuple[Points, Points]:

@@ -11,7 +11,7 @@ import pytest
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate, rods_in
+from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field
 
@@ -179,37 +179,6 @@ def test_a_flipped_scan_has_the_same_cement() -> None:
     turned, _ = judged(Volume(hu=hu[::-1, ::-1, ::-1].copy(), geometry=back), anatomy, region)
     assert np.array_equal(turned[::-1, ::-1, ::-1], plain)
     assert plain.any()
-
-
-def test_a_long_saturated_rod_is_metal_whatever_the_network_says() -> None:
-    """A screw of 7 mm beside cement, called cement by the network."""
-    body, screw = ball(6.0, (9.0, 0.0, 0.0)), rod((-10.0, -14.0, -9.0), (-10.0, 14.0, 9.0), 3.5)
-    geometry = grid(FINE)
-    hu = np.where(bone(places(geometry)), MARROW_HU, SOFT_HU).astype(np.float32)
-    for shape, value in ((body, CEMENT_HU), (screw, METAL_HU)):
-        hu += cover(geometry, shape) * (value - hu)
-    rods = rods_in(hu, geometry)
-    assert rods[screw(places(geometry))].mean() > 0.95
-    assert not rods[body(places(geometry))].any()
-
-
-def test_a_long_screw_is_metal_with_its_thick_head() -> None:
-    shaft, head = rod((-17.0, -14.0, -17.0), (17.0, 14.0, 17.0), 3.5), ball(6.5, (-17.0, -14.0, -17.0))
-    geometry = grid(FINE)
-    inside = cover(geometry, lambda p: shaft(p) | head(p))
-    hu = (SOFT_HU + inside * np.float32(METAL_HU - SOFT_HU)).astype(np.float32)
-    assert rods_in(hu, geometry)[inside > 0.9].mean() > 0.95
-    alone = (SOFT_HU + cover(geometry, head) * np.float32(METAL_HU - SOFT_HU)).astype(np.float32)
-    assert not rods_in(alone, geometry).any()
-
-
-def test_a_saturated_body_of_cement_is_no_rod() -> None:
-    geometry = grid(FINE)
-    inside = cover(geometry, lambda p: ball(7.5)(p) | ball(7.5, (0.0, -12.0, 0.0))(p))
-    hu = (SOFT_HU + inside * np.float32(METAL_HU - SOFT_HU)).astype(np.float32)
-    assert not rods_in(hu, geometry).any()
-    grain = np.random.default_rng(0).normal(0, 250, size=hu.shape).astype(np.float32)
-    assert not rods_in(np.minimum(hu + grain, np.float32(METAL_HU)), geometry).any(), "riddled with holes"
 
 
 def closely(hu_of: dict[str, float], *, claimed: Inside, suspected: float = 0.5) -> tuple[Mask, Geometry]:
