@@ -89,21 +89,35 @@ def columns_in(
                 and column.can_be_a_needle(aims, origin.frame) and column.stands_alone(ct)):
             chosen[rows] = True
             found.append(column)
-    counts = np.bincount(body)
     for column in found:
-        held = column.holds(points, beside_mm=BEAD_MM, beyond_mm=BEADS_MM)
-        on = np.bincount(body, weights=held, minlength=len(counts)) >= BEAD_SHARE * counts
-        on[0] = False
-        chosen |= on[body]
+        pieces = _along(column, points, body) | (chosen & column.holds(points, beside_mm=BEAD_MM, beyond_mm=0.0))
+        # Where a track runs through a bone's surface nothing else tells it from cortex.
+        chosen |= pieces | (column.between(points, points[pieces]) & (hu > MEAN_SHARE * level))
     return chosen
 
 
-def is_track(points: Points, aims: Points, geometry: Geometry) -> bool:
-    """Whether voxels at (n, 3) LPS mm of `geometry` form a column that points at cement, (m, 3) LPS mm."""
-    if len(points) == 0 or len(aims) == 0:
-        return False
-    column = Column.through(points, np.ones(len(points), dtype=np.float32))
-    return column.slender(widest_mm(geometry)) and column.points_at(aims)
+def track_among(points: Points, piece: npt.NDArray[np.int64], aims: Points, geometry: Geometry) -> Mask:
+    """Which of (n, 3) LPS mm, voxels of `geometry` in numbered pieces (n,) (0 for none), lie on a column that is one of
+    the pieces and points at cement, (m, 3) LPS mm, or in pieces along its line; (n,).
+    """
+    chosen = np.zeros(len(points), dtype=bool)
+    if len(aims) == 0:
+        return chosen
+    even = np.ones(len(points), dtype=np.float32)
+    columns = [Column.through(points[rows], even[rows]) for rows in _bodies(piece, geometry.voxel_ml)]
+    for column in columns:
+        if column.slender(widest_mm(geometry)) and column.points_at(aims):
+            chosen |= _along(column, points, piece)
+    return chosen
+
+
+def _along(column: Column, points: Points, body: npt.NDArray[np.int64]) -> Mask:
+    """Which of (n, 3) LPS mm belong to bodies (n,) of which most lies on the column's line; (n,)."""
+    counts = np.bincount(body)
+    held = column.holds(points, beside_mm=BEAD_MM, beyond_mm=BEADS_MM)
+    on = np.bincount(body, weights=held, minlength=len(counts)) >= BEAD_SHARE * counts
+    on[0] = False
+    return np.asarray(on[body])
 
 
 def widest_mm(geometry: Geometry) -> float:
@@ -190,6 +204,12 @@ class Column:
         index = ct.geometry.to_index((self.middle + steps + ring).reshape(-1, 3)).T
         round_it = map_coordinates(ct.hu, index, order=1, mode="nearest", output=np.float32)
         return bool(np.percentile(round_it, RING_PERCENTILE) < RING_HU)
+
+    def between(self, points: Points, pieces: Points) -> Mask:
+        """Which of (n, 3) LPS mm lie within its walls and between the outermost of its pieces, (m, 3) LPS mm; (n,)."""
+        ends, along = (pieces - self.middle) @ self.way, (points - self.middle) @ self.way
+        beside = np.linalg.norm(points - self.middle - along[:, None] * self.way, axis=1)
+        return np.asarray((beside <= self.width_mm / 2) & (along >= ends.min()) & (along <= ends.max()))
 
     def holds(self, points: Points, *, beside_mm: float, beyond_mm: float) -> Mask:
         """Which of (n, 3) LPS mm lie within it, or no farther than this beside its wall and beyond its ends; (n,)."""

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Compartment
-from sacroleak.models.columns import is_track
+from sacroleak.models.columns import track_among
 from sacroleak.models.compartments import Codes, Compartments
 from sacroleak.models.distance import Distances, Mask
 from sacroleak.models.limits import LeakLimits
@@ -128,15 +128,15 @@ def _foreign(
     pieces = _components(index)
     voxel_ml = geometry.voxel_ml
     hips, l5 = spaces.hips.at(points) <= 0, spaces.l5.at(points) <= 0
+    # What a needle left on its way through an ilium is of this treatment; none goes through L5.
+    tracks = track_among(points, np.where((bone <= 0) | l5, 0, pieces), points[bone <= 0], geometry)
     loose: list[Mask] = []
     for label in range(1, int(pieces.max(initial=0)) + 1):
         piece = pieces == label
-        if (bone[piece] <= 0).mean() >= limits.foreign_sacrum_share:
+        if (bone[piece] <= 0).mean() >= limits.foreign_sacrum_share or tracks[piece].any():
             continue
         in_hip, in_l5 = float(hips[piece].mean()), float(l5[piece].mean())
         if in_hip + in_l5 >= limits.foreign_bone_share:
-            if in_hip >= in_l5 and is_track(points[piece], points[bone <= 0], geometry):
-                continue
             amounts["L5" if in_l5 > in_hip else "the ilium"] += int(piece.sum())
         elif bone[piece].min() > limits.reach_mm:
             notes.append(f"Cement of {piece.sum() * voxel_ml:.2f} mL lies {bone[piece].min():.0f} mm from the sacrum "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,33 +11,14 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
 from sacroleak.models.near import Near
-from sacroleak.models.resample import Field
+from tests.models.bodies import Inside, ball, cover, nothing, places, rod
 
 CEMENT_HU, MARROW_HU, SOFT_HU, METAL_HU = 1900.0, 220.0, 45.0, 3071.0
 FRONT_MM = 16.0
 """Bone fills a cube of twice this side about the origin; in front of y = -FRONT_MM lies soft tissue."""
 Mask = npt.NDArray[np.bool_]
-Inside = Callable[[Points], Mask]
 
 FINE, THICK = (0.7, 0.7, 1.0), (1.0, 1.0, 3.0)
-
-
-def ball(radius_mm: float, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Inside:
-    return lambda points: np.asarray(np.linalg.norm(points - centre, axis=-1) < radius_mm)
-
-
-def rod(start: tuple[float, float, float], end: tuple[float, float, float], radius_mm: float) -> Inside:
-    a, b = np.array(start), np.array(end)
-
-    def inside(points: Points) -> Mask:
-        t = np.clip((points - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
-        return np.asarray(np.linalg.norm(points - a - t[..., None] * (b - a), axis=-1) < radius_mm)
-
-    return inside
-
-
-def nothing(points: Points) -> Mask:
-    return np.zeros(points.shape[:-1], dtype=bool)
 
 
 def bone(points: Points) -> Mask:
@@ -52,20 +31,6 @@ def grid(spacing: tuple[float, float, float]) -> Geometry:
     origin = -(sides - 1) / 2 * spacing + (0.13, -0.21, 0.17) + (0, -14, 0)
     return Geometry.axis_aligned(origin_lps_mm=origin, spacing_mm=spacing,
                                  shape=(int(sides[0]), int(sides[1]), int(sides[2])))
-
-
-def places(geometry: Geometry) -> Points:
-    return geometry.to_lps(np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"), axis=-1))
-
-
-def cover(geometry: Geometry, inside: Inside) -> Field:
-    """Share of each voxel that a shape fills, by 3 x 3 x 3 points in it."""
-    total = np.zeros(geometry.shape, dtype=np.float32)
-    offsets = (np.arange(3) - 1) / 3
-    centre = places(geometry)
-    for shift in np.stack(np.meshgrid(offsets, offsets, offsets), axis=-1).reshape(-1, 3):
-        total += inside(centre + shift * geometry.spacing_mm)
-    return total / np.float32(27)
 
 
 def judged(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = None) -> tuple[Mask, Mask]:
