@@ -145,6 +145,9 @@ def _scan_reasons(
     if features.scan.intraosseous_ml < limits.leaks.source_ml:
         reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
                        "may be something else of that density.")
+    if features.certainty.mean < limits.review.certainty:
+        reasons.append(f"The networks hardly take it for cement (mean certainty {features.certainty.mean:.2f}): its "
+                       "density, its shape and where it lies or points spoke for it.")
     if segmentation.sacrum_coverage < limits.review.coverage:
         reasons.append(f"Only {segmentation.sacrum_coverage:.0%} of the sacrum is seen.")
     if _at_edge(part.measured.part.rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):

@@ -126,6 +126,7 @@ class ReviewLimits(_Limits):
     apart_mm: PositiveFloat
     coverage: PositiveFloat
     edge_mm: PositiveFloat
+    certainty: PositiveFloat
 
 
 class RuleLimits(_Limits):

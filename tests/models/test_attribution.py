@@ -202,6 +202,14 @@ def test_little_sacrum_and_a_border_ask_for_review() -> None:
     assert any("border" in reason for reason in largest(at_border).review_reasons)
 
 
+def test_what_the_networks_hardly_take_for_cement_asks_for_review() -> None:
+    scan = cement_at(*CASES["posterior track"][0])
+    for per_cent, asked in ((90, False), (10, True)):
+        unsure = dataclasses.replace(scan, certainty=np.full(scan.cement.labels.shape, per_cent, dtype=np.uint8))
+        reasons = largest(attribute(unsure, LIMITS)).review_reasons
+        assert any("hardly take it for cement" in reason for reason in reasons) == asked
+
+
 def _cut_through(scan: Segmentation) -> Segmentation:
     """The scan ended inside the blob in front: drop the rows up to its middle."""
     middle = scan.cement.geometry.to_index(UPRIGHT.to_lps([(30, front_y(20, 30) - 5, 20)]))[0]
