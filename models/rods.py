@@ -179,7 +179,7 @@ class Body:
         radius = float(np.median(depth[depth > 0]))
         uneven = max(EVEN * radius, float(self.geometry.spacing_mm.max()) / 2)
         steps = _longest_stretch(np.flatnonzero((depth > 0) & (np.abs(depth - radius) <= uneven)))
-        if len(steps) < EVEN_SHARE * (steps[-1] - steps[0] + 1):
+        if len(steps) == 0 or len(steps) < EVEN_SHARE * (steps[-1] - steps[0] + 1):
             return None
         hu = map_coordinates(self.hu, index[:, steps], order=1, mode="nearest", output=np.float32)
         radius = float(np.median(depth[steps]))
@@ -195,6 +195,8 @@ class Body:
 
 
 def _longest_stretch(steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Of rising numbers the stretch that reaches farthest without a gap of more than GAP_STEPS."""
+    """Of rising numbers, or none, the stretch that reaches farthest without a gap of more than GAP_STEPS."""
+    if len(steps) == 0:
+        return steps
     cuts = np.flatnonzero(np.diff(steps) > GAP_STEPS) + 1
     return max(np.split(steps, cuts), key=lambda part: part[-1] - part[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.models.rods import METAL_HU, rods_in
@@ -92,3 +93,15 @@ def test_a_patient_seen_in_a_mirror_has_the_same_rods() -> None:
     plain, mirrored = rods_in(hu, geometry), rods_in(hu[::-1].copy(), geometry)[::-1]
     assert (plain & mirrored).sum() / (plain | mirrored).sum() > 0.9
     assert not rods_in(scan(geometry, (nothing, 0.0)), geometry).any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_shape_is_too_odd_to_be_judged(seed: int) -> None:
+    """Scattered and branching bodies of all densities, and single voxels."""
+    rng = np.random.default_rng(seed)
+    hu = gaussian_filter(rng.normal(size=(40, 40, 24)), 1.0 + seed % 3).astype(np.float32)
+    hu *= np.float32(rng.uniform(1500, 9000) / hu.max())
+    geometry = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=(1.0, 1.0, 1.0 + seed), shape=(40, 40, 24))
+    rods = rods_in(hu, geometry)
+    assert rods.shape == hu.shape
+    assert rods[hu > METAL_HU].all()
