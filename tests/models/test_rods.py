@@ -13,7 +13,7 @@ from tests.models.bodies import Inside, ball, cover, nothing, places, rod
 
 Mask = npt.NDArray[np.bool_]
 SOFT_HU, CEMENT_HU, SCREW_HU = 45.0, 1900.0, 3071.0
-FINE, THICK = (0.8, 0.8, 1.0), (0.9, 0.9, 3.0)
+FINE, THICK = (1.0, 1.0, 1.0), (0.9, 0.9, 3.0)
 
 
 def grid(spacing: tuple[float, float, float], side_mm: float = 64.0) -> Geometry:
