@@ -70,6 +70,8 @@ DENSE_SHARE = 0.5
 """Outside bone a dense body ends at this share of the cement's level."""
 AIM_STRIDE = 3
 """Of the cement's voxels in the sacrum every third is aimed at: enough, and less work."""
+BRIGHT_METAL_HU = 1500.0
+"""What metal makes bright around it is not counted as metal below this: half of a 12-bit scanner's end."""
 MARROW_MM, MARROW_SHARE = 2.5, 0.48
 """A column in another bone lies so deep, where no cortex is, and has this share of the cement's level."""
 FARTHEST_MM = 42.0
@@ -161,7 +163,7 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     if not (seeds & ~needles).any() or np.percentile(values[seeds & ~needles], 90) < SATURATED_HU:
         rods |= needles
         seeds &= ~needles
-    metal = bright.paint(rods | ((metal_p > 0.5) & (metal_p > cement_p) & (values > 1500)))
+    metal = bright.paint((rods | ((metal_p > 0.5) & (metal_p > cement_p))) & (values > BRIGHT_METAL_HU))
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
     level = _level(values, seeds, bright.agreed)
