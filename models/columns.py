@@ -91,8 +91,9 @@ def columns_in(
             found.append(column)
     for column in found:
         pieces = _along(column, points, body) | (chosen & column.holds(points, beside_mm=BEAD_MM, beyond_mm=0.0))
-        # Where a track runs through a bone's surface nothing else tells it from cortex.
-        chosen |= pieces | (column.between(points, points[pieces]) & (hu > MEAN_SHARE * level))
+        if pieces.any():
+            # Where a track runs through a bone's surface nothing else tells it from cortex.
+            chosen |= pieces | (column.between(points, points[pieces]) & (hu > MEAN_SHARE * level))
     return chosen
 
 

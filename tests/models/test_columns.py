@@ -129,3 +129,26 @@ def test_a_patient_seen_in_a_mirror_has_the_same_column() -> None:
     other = mirrored(scan)
     turned = replace(bright, points=other.ct.geometry.to_lps(_index(bright.where, scan.ct.hu.shape)))
     assert np.array_equal(delineate(scan.ct, scan.anatomy, bright)[0], delineate(other.ct, other.anatomy, turned)[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_scattered_bodies_are_too_odd_to_be_judged(seed: int) -> None:
+    """Strings of voxels of any size and density about the cement."""
+    rng = np.random.default_rng(seed)
+    scan, bright, _ = scan_of(column(BACKWARDS, 30, 50))
+    grid = scan.ct.geometry
+    hu = scan.ct.hu.copy()
+    for start in rng.uniform(2, np.array(grid.shape) - 3, size=(150, 3)):
+        steps = np.cumsum(rng.normal(size=(int(rng.integers(1, 25)), 3)), axis=0) * 0.6
+        at = np.clip(np.rint(start + steps), 0, np.array(grid.shape) - 1).astype(int)
+        hu[tuple(at.T)] = np.maximum(hu[tuple(at.T)], int(rng.uniform(400, 3071)))
+    where = np.flatnonzero(hu > 350)
+    sure = np.isin(where, bright.where[bright.agreed])
+    nothing = np.zeros(len(where), dtype=np.float32)
+    points = grid.to_lps(_index(where, grid.shape))
+    odd = Bright(where=where, hu=hu.reshape(-1)[where].astype(np.float32), points=points,
+                 cement=np.where(sure, np.float32(0.95), nothing), metal=nothing, agreed=sure, suspected=sure,
+                 rods=rods_in(hu, grid))
+    cement, metal = delineate(Volume(hu=hu, geometry=grid), scan.anatomy, odd)
+    assert cement.reshape(-1)[where[sure]].mean() > 0.95
+    assert not (cement & metal).any()
