@@ -19,7 +19,7 @@ from sacroleak.models.columns import Origin, columns_in, needles_in
 from sacroleak.models.distance import DistanceField, signed_distance
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
-from sacroleak.models.rods import METAL_HU, SATURATED_HU, rods_in
+from sacroleak.models.rods import SATURATED_HU, rods_in
 
 Mask = npt.NDArray[np.bool_]
 
@@ -110,6 +110,11 @@ class Bright:
         out[self.where[chosen]] = True
         return out.reshape(self.rods.shape)
 
+    def pieces(self, chosen: Mask) -> npt.NDArray[np.int64]:
+        """Number of the connected piece (26 neighbours) of `chosen`, (n,), that each lies in, 0 for none; (n,)."""
+        numbers = cc3d.connected_components(self.paint(chosen), connectivity=26)
+        return np.asarray(numbers.reshape(-1)[self.where], dtype=np.int64)
+
     def suspects(self) -> Mask:
         """All that may be cement, bool on the scan's grid; rods are not."""
         return self.paint(self.suspected & (self.hu > SUSPECT_HU)) & ~self.rods
@@ -157,7 +162,7 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     from_bone = _bone_distance(anatomy)
     distance = from_bone.at(bright.points)
     bone = distance <= 0
-    rods = bright.rods.reshape(-1)[bright.where] | (values > METAL_HU)
+    rods = bright.rods.reshape(-1)[bright.where]
     seeds = (cement_p > SEED_PROBABILITY) & (values > SEED_HU) & (cement_p > metal_p) & ~rods
     needles = _needles(ct, bright, rods)
     if not (seeds & ~needles).any() or np.percentile(values[seeds & ~needles], 90) < SATURATED_HU:
@@ -206,8 +211,7 @@ def _needles(ct: Volume, bright: Bright, rods: Mask) -> Mask:
     """What is straight, saturated and as thin as a needle, with what it makes bright beside it; (n,)."""
     if not ((bright.hu >= SATURATED_HU) & ~rods).any():
         return np.zeros(len(bright.hu), dtype=bool)
-    dense = bright.paint((bright.hu >= SATURATED_HU / 2) & ~rods)
-    body = cc3d.connected_components(dense, connectivity=26).reshape(-1)[bright.where].astype(np.int64)
+    body = bright.pieces((bright.hu >= SATURATED_HU / 2) & ~rods)
     return needles_in(bright.points, bright.hu, body, ct=ct)
 
 
@@ -224,8 +228,7 @@ def _columns(ct: Volume, anatomy: LabelMap, bright: Bright, cement: Mask, loose:
     aims = bright.points[found & sacrum][::AIM_STRIDE]
     if len(aims) == 0:
         return np.zeros_like(cement)
-    apart = bright.paint(loose & ~found & ~sacrum)
-    body = cc3d.connected_components(apart, connectivity=26).reshape(-1)[bright.where].astype(np.int64)
+    body = bright.pieces(loose & ~found & ~sacrum)
     origin = Origin(aims=aims, level=level, frame=sacral_frame(anatomy))
     return bright.paint(columns_in(bright.points, bright.hu, body, origin=origin, ct=ct))
 
@@ -234,7 +237,7 @@ def _bodies(bright: Bright, dense: Mask, voting: Mask) -> Mask:
     """Which of the `dense` voxels, (n,), lie in connected bodies (26 neighbours) that are cement by the mean of those
     `voting`.
     """
-    parts = cc3d.connected_components(bright.paint(dense), connectivity=26).reshape(-1)[bright.where]
+    parts = bright.pieces(dense)
     count = int(parts.max(initial=0)) + 1
     voters = np.bincount(parts[voting], minlength=count)
     for_cement, for_metal = (np.bincount(parts[voting], weights=p[voting], minlength=count) / np.maximum(voters, 1)

@@ -17,9 +17,9 @@ from scipy.spatial import cKDTree
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.volume import Volume
 from sacroleak.models.canal import SacralFrame
+from sacroleak.models.distance import Distances, Mask
 from sacroleak.models.rods import SATURATED_HU
 
-Mask = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
 
 WIDEST_MM = 4.2
@@ -57,6 +57,14 @@ def can_come(ends: Points, ways: Points, frame: SacralFrame, *, up: float = UP) 
     back, above = (np.einsum("ij,ij->i", ways, axes) for axes in (local.back, local.up))
     out = (ways @ frame.left) * np.where(local.left_mm >= 0, 1.0, -1.0)
     return np.asarray(((back >= BACK) | (out >= OUT)) & (above <= up) & (out >= ACROSS))
+
+
+def across(ways: Points) -> tuple[Points, Points]:
+    """Two unit vectors across each of (n, 3) unit ways and each other; (n, 3) each."""
+    helper = np.eye(3)[np.argmin(np.abs(ways), axis=1)]
+    first = np.cross(ways, helper)
+    first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-9)
+    return first, np.cross(ways, first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -180,9 +188,7 @@ class Column:
 
     def points_at(self, aims: Points) -> bool:
         """Whether its line meets any of (n, 3) LPS mm as nearly as its own shape lets one tell."""
-        apart = aims - self.middle
-        along = apart @ self.way
-        beside = np.linalg.norm(apart - along[:, None] * self.way, axis=1)
+        along, beside = self._from_line(aims)
         open_deg = np.degrees(np.arctan2(self.width_mm / 2, self.length_mm))
         allowed = min(AIM_DEG + float(open_deg), WIDEST_AIM_DEG)
         return bool(np.degrees(np.arctan2(beside, np.abs(along))).min() <= allowed)
@@ -195,10 +201,7 @@ class Column:
 
     def stands_alone(self, ct: Volume) -> bool:
         """Whether nothing dense lies round it."""
-        helper = np.eye(3)[int(np.argmin(np.abs(self.way)))]
-        first = np.cross(self.way, helper)
-        first /= np.linalg.norm(first)
-        second = np.cross(self.way, first)
+        first, second = across(self.way[None])
         turns = np.arange(RING) * (2 * np.pi / RING)
         ring = (self.width_mm / 2 + RING_MM) * (np.cos(turns)[:, None] * first + np.sin(turns)[:, None] * second)
         steps = np.arange(-self.length_mm / 2, self.length_mm / 2 + 0.5)[:, None, None] * self.way
@@ -208,13 +211,16 @@ class Column:
 
     def between(self, points: Points, pieces: Points) -> Mask:
         """Which of (n, 3) LPS mm lie within its walls and between the outermost of its pieces, (m, 3) LPS mm; (n,)."""
-        ends, along = (pieces - self.middle) @ self.way, (points - self.middle) @ self.way
-        beside = np.linalg.norm(points - self.middle - along[:, None] * self.way, axis=1)
+        ends, (along, beside) = self._from_line(pieces)[0], self._from_line(points)
         return np.asarray((beside <= self.width_mm / 2) & (along >= ends.min()) & (along <= ends.max()))
 
     def holds(self, points: Points, *, beside_mm: float, beyond_mm: float) -> Mask:
         """Which of (n, 3) LPS mm lie within it, or no farther than this beside its wall and beyond its ends; (n,)."""
+        along, beside = self._from_line(points)
+        return np.asarray((beside <= self.width_mm / 2 + beside_mm) & (np.abs(along) <= self.length_mm / 2 + beyond_mm))
+
+    def _from_line(self, points: Points) -> tuple[Distances, Distances]:
+        """How far (n, 3) LPS mm lie along its line from its middle, and beside it; (n,) mm each."""
         apart = points - self.middle
         along = apart @ self.way
-        beside = np.linalg.norm(apart - along[:, None] * self.way, axis=1)
-        return np.asarray((beside <= self.width_mm / 2 + beside_mm) & (np.abs(along) <= self.length_mm / 2 + beyond_mm))
+        return along, np.asarray(np.linalg.norm(apart - along[:, None] * self.way, axis=1))

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects, map_coordinates, maximum_filter
 
 from sacroleak.core.geometry import Geometry, Points, box_where
+from sacroleak.models.distance import Distances, Mask
 
-Mask = npt.NDArray[np.bool_]
 Scan = npt.NDArray[np.int16] | npt.NDArray[np.float32]
-Values = npt.NDArray[np.float64]
 
 METAL_HU = 5000.0
 """No mixture of cement is so dense, where a scanner's scale goes that far; titanium is."""
@@ -76,7 +75,7 @@ class Run:
         """From end to end."""
         return float(np.linalg.norm(self.end - self.start))
 
-    def distance_mm(self, points: Points) -> Values:
+    def distance_mm(self, points: Points) -> Distances:
         """Of (n, 3) LPS mm from the line between its ends; (n,)."""
         way = self.end - self.start
         along = np.clip((points - self.start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Points
 from sacroleak.core.volume import Volume
-from sacroleak.models.columns import can_come
+from sacroleak.models.columns import across, can_come
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
 from sacroleak.models.distance import DistanceField, Distances
@@ -230,7 +230,7 @@ def inside_once(ends: Points, ways: Points, spaces: Compartments, limits: TrackL
 
 def _jittered(ends: Points, ways: Points) -> tuple[Points, Points]:
     """Each way with others near it, shifted by up to SHIFT_MM and tilted by up to TILT_DEG; (n * m, 3) each."""
-    first, second = _across(ways)
+    first, second = across(ways)
     round_it = [np.zeros_like(ways), *(s * axis for axis in (first, second) for s in (-1.0, 1.0))]
     tilts = [np.zeros_like(ways)] + [
         size * (np.cos(turn) * first + np.sin(turn) * second)
@@ -270,18 +270,10 @@ def _read(points: Points, ways: Points, ct: Volume) -> tuple[Distances, Distance
 
     A hole is darker than nearly all that is round it; along an edge, half of the ring is dark as well.
     """
-    first, second = _across(ways)
+    first, second = across(ways)
     ring = [_hu_at(points + RING_MM * (np.cos(turn) * first + np.sin(turn) * second), ct)
             for turn in np.arange(BESIDE) * (2 * np.pi / BESIDE)]
     return _hu_at(points, ct), np.asarray(np.partition(ring, 2, axis=0)[2])
-
-
-def _across(ways: Points) -> tuple[Points, Points]:
-    """Two unit vectors across each of (n, 3) unit ways and each other; (n, 3) each."""
-    helper = np.eye(3)[np.argmin(np.abs(ways), axis=1)]
-    first = np.cross(ways, helper)
-    first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-9)
-    return first, np.cross(ways, first)
 
 
 def _hu_at(points: Points, ct: Volume) -> Distances:
