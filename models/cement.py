@@ -56,7 +56,8 @@ CLOSE_SUSPICION, FINE_SUSPICION, SUSPECT_HU = 0.3, 0.2, 500.0
 in sight is taken for bone, and a bit of bone that is hidden is drawn from what lies around it."""
 AGREED_PROBABILITY = 0.5
 SURE_VOXELS = 20
-"""The level of cement is read off where both looks agree, if they do in so many voxels."""
+"""The level of cement is read off the sacrum where both looks agree, if there are so many voxels of that, else of what
+is taken for cement in the sacrum, else of all that is: contrast in the bowel has another level."""
 CLEAR_MM = 1.2
 """Farther outside the bone than this no cortex is in a voxel."""
 BONE_SHARE, FREE_SHARE = 0.6, 0.4
@@ -76,8 +77,8 @@ MARROW_MM, MARROW_SHARE = 2.5, 0.48
 """A column in another bone lies so deep, where no cortex is, and has this share of the cement's level."""
 FARTHEST_MM = 42.0
 """Cement leaves the sacrum by less than this; what lies farther and in no labelled bone belongs to something else."""
-SMALLEST_VOXELS = 4
-"""Fewer voxels are noise."""
+SMALLEST_VOXELS, SMALLEST_ML = 4, 0.05
+"""Fewer voxels are noise, unless they hold as much as this: of thick slices two may be a leak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,7 +172,7 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     metal = bright.paint((rods | ((metal_p > 0.5) & (metal_p > cement_p))) & (values > BRIGHT_METAL_HU))
     if not seeds.any():
         return np.zeros(hu.shape, dtype=bool), metal
-    level = _level(values, seeds, bright.agreed)
+    level = _level(values, seeds, bright.agreed, _in_sacrum(anatomy, bright.points, seeds))
     edge_bone, edge_soft = (level + MARROW_HU) / 2, max(FREE_SHARE * level, FAINTEST_HU)
     # Cement of one patient is one mixture: what only the close look takes for it, and is far less dense, is cortex.
     seeds &= bright.agreed | (values > np.where(distance < CLEAR_MM, BONE_SHARE, FREE_SHARE) * level)
@@ -190,7 +191,8 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     thin = ~bone & (cement_p > NEAR_PROBABILITY) & (values > edge_soft) & no_metal
     screw = (values > METAL_SHARE * level) & (metal_p > METAL_DOUBT)
     grown = bright.paint((bodies | within | thin) & ~rods & ~screw)
-    cement = _drop_far(_keep_seeded(grown, bright.paint(seeds) & grown), ct.geometry, anatomy, from_bone)
+    seeded = _keep_seeded(grown, bright.paint(seeds) & grown, voxel_ml=ct.geometry.voxel_ml)
+    cement = _drop_far(seeded, ct.geometry, anatomy, from_bone)
     loose = ((distance > FREE_MM) & (values > edge_soft)) | (
         (distance < -MARROW_MM) & (values > max(MARROW_SHARE * level, SUSPECT_HU)))
     no_metal = (metal_p <= METAL_DOUBT) | (metal_p <= cement_p)
@@ -198,13 +200,23 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     return cement, metal & ~cement
 
 
-def _level(values: Field, seeds: Mask, agreed: Mask) -> float:
+def _level(values: Field, seeds: Mask, agreed: Mask, sacral: Mask) -> float:
     """HU of full cement, from `values` (n,) at `seeds` (n,), of which at least one is there.
 
     Half-filled voxels at the rim are seeds too, more of them the smaller the cement; the upper ones are full.
     """
-    sure = seeds & agreed
-    return float(np.percentile(values[sure if sure.sum() >= SURE_VOXELS else seeds], LEVEL_PERCENTILE))
+    wanted = next((sure for sure in (seeds & agreed & sacral, seeds & sacral, seeds & agreed)
+                   if np.count_nonzero(sure) >= SURE_VOXELS), seeds)
+    return float(np.percentile(values[wanted], LEVEL_PERCENTILE))
+
+
+def _in_sacrum(anatomy: LabelMap, points: npt.NDArray[np.float64], wanted: Mask) -> Mask:
+    """Which of the `wanted` (n,) of (n, 3) LPS mm lie in the sacrum; (n,)."""
+    index = np.rint(anatomy.geometry.to_index(points[wanted])).astype(np.int64)
+    at = tuple(np.clip(index, 0, np.array(anatomy.geometry.shape) - 1).T)
+    sacral = np.zeros(len(points), dtype=bool)
+    sacral[wanted] = anatomy.labels[at] == Structure.SACRUM
+    return sacral
 
 
 def _needles(ct: Volume, bright: Bright, rods: Mask) -> Mask:
@@ -220,11 +232,7 @@ def _columns(ct: Volume, anatomy: LabelMap, bright: Bright, cement: Mask, loose:
     grid of `ct`.
     """
     found = cement.reshape(-1)[bright.where]
-    wanted = np.flatnonzero(found | loose)
-    index = np.rint(anatomy.geometry.to_index(bright.points[wanted])).astype(np.int64)
-    at = tuple(np.clip(index, 0, np.array(anatomy.geometry.shape) - 1).T)
-    sacrum = np.zeros(len(found), dtype=bool)
-    sacrum[wanted] = anatomy.labels[at] == Structure.SACRUM
+    sacrum = _in_sacrum(anatomy, bright.points, found | loose)
     aims = bright.points[found & sacrum][::AIM_STRIDE]
     if len(aims) == 0:
         return np.zeros_like(cement)
@@ -247,12 +255,13 @@ def _bodies(bright: Bright, dense: Mask, voting: Mask) -> Mask:
     return np.asarray(chosen[parts] & dense)
 
 
-def _keep_seeded(grown: Mask, seeds: Mask) -> Mask:
+def _keep_seeded(grown: Mask, seeds: Mask, *, voxel_ml: float) -> Mask:
     """Connected parts (26 neighbours) that hold a seed and are larger than noise."""
     parts = cc3d.connected_components(grown, connectivity=26)
     count = int(parts.max()) + 1
     seeded = np.bincount(parts[seeds], minlength=count) > 0
-    keep = seeded & (np.bincount(parts.ravel(), minlength=count) >= SMALLEST_VOXELS)
+    sizes = np.bincount(parts.ravel(), minlength=count)
+    keep = seeded & ((sizes >= SMALLEST_VOXELS) | (sizes * voxel_ml >= SMALLEST_ML))
     keep[0] = False
     result: Mask = keep[parts]
     return result

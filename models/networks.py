@@ -16,6 +16,7 @@ from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
 from sacroleak.models.graphics import Pooled, TorchNetwork
+from sacroleak.models.guessed import without_guesses
 from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import (
@@ -133,7 +134,8 @@ class TwoPassSegmenter:
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         if near is not None:
             near = near.only(_beside_hidden(near, hidden) & ~_fifth_lumbar(near, mixed_region))
-        return working_anatomy(mixed_region, near)
+        return without_guesses(working_anatomy(mixed_region, near), hidden, hu,
+                               voxel_mm=float(cement.geometry.spacing_mm.max()))
 
     def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
         """The fine network's answer around `centre`, and the HU it was given."""

@@ -116,6 +116,22 @@ def test_what_the_network_takes_for_cement_but_is_no_denser_than_bone_is_none() 
     assert not judged(ct, anatomy, Region(probabilities=probabilities, geometry=coarse))[0].any()
 
 
+def test_contrast_in_the_bowel_does_not_decide_how_dense_the_cement_in_the_bone_is() -> None:
+    """Both looks take both for cement; the bowel holds more of it, twice as dense."""
+    geometry, coarse, working = grid(FINE), grid((2.0, 2.0, 2.0)), grid((1.0, 1.0, 1.0))
+    weak, bowel = ball(7.0), ball(9.0, (0, -34.0, 0))
+    hu = np.where(bone(places(geometry)), MARROW_HU, SOFT_HU).astype(np.float32)
+    for shape, value in ((weak, 1050.0), (bowel, 2400.0)):
+        hu += cover(geometry, shape) * (value - hu)
+    probabilities = np.zeros((8, *coarse.shape), dtype=np.float32)
+    probabilities[CEMENT] = np.clip(1.3 * (cover(coarse, weak) + cover(coarse, bowel)), 0, 0.97)
+    labels = bone(places(working)).astype(np.uint8) * np.uint8(Structure.SACRUM)
+    found, _ = judged(Volume(hu=hu, geometry=geometry), LabelMap(labels=labels, geometry=working),
+                      Region(probabilities=probabilities, geometry=coarse))
+    inside = found & bone(places(geometry))
+    assert inside.sum() * geometry.voxel_ml == pytest.approx(ball_ml(7.0), rel=0.15)
+
+
 def test_dense_things_apart_from_cement_are_no_cement() -> None:
     """A calcified vessel of the same density, in front of the bone and unseen by the network."""
     vessel = rod((-10.0, -32.0, 0), (10.0, -32.0, 5.0), 2.0)

@@ -1,0 +1,132 @@
+"""Bone guessed behind hidden cement: bulges go, holes of the other side are kept open, all else stays as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sacroleak.core.geometry import Geometry
+from sacroleak.core.structures import Structure
+from sacroleak.core.volume import LabelMap
+from sacroleak.models.distance import Mask
+from sacroleak.models.guessed import without_guesses
+from tests.phantoms import FORAMEN_LEVELS, Pose, Shape, anatomy, ball, canal_y, ellipsoid
+
+POSE = Pose(twist=6.0, lean=4.0)
+HEIGHT, ASIDE, RADIUS = FORAMEN_LEVELS[0]
+FORAMEN = (ASIDE, float(canal_y(HEIGHT)) - 16.0, HEIGHT)
+"""A place in the left first foramen, in the phantom's own frame."""
+AIR = -1024.0
+
+
+def own(labels: LabelMap) -> npt.NDArray[np.float64]:
+    """(n, 3) mm of every voxel in the phantom's own frame."""
+    return POSE.to_own(labels.geometry.to_lps(np.argwhere(np.ones(labels.geometry.shape, dtype=bool))))
+
+
+def within(shape: Shape, labels: LabelMap) -> Mask:
+    inside: Mask = (shape(own(labels)) <= 0).reshape(labels.geometry.shape)
+    return inside
+
+
+def filled(bones: LabelMap, where: Mask) -> LabelMap:
+    """The same with all that is soft there called sacrum."""
+    labels = bones.labels.copy()
+    labels[where & (labels == Structure.BACKGROUND)] = Structure.SACRUM
+    return LabelMap(labels=labels, geometry=bones.geometry)
+
+
+def seen(bones: LabelMap) -> npt.NDArray[np.float32]:
+    return np.full(bones.geometry.shape, 40.0, dtype=np.float32)
+
+
+def open_share(bones: LabelMap, found: LabelMap, where: Mask) -> float:
+    """Of the truly soft voxels there."""
+    soft = where & (bones.labels == Structure.BACKGROUND)
+    return float((found.labels[soft] == Structure.BACKGROUND).mean())
+
+
+def slab(thick: int = 20) -> LabelMap:
+    """A sacrum with a flat top at index `thick`, on a grid of 60 mm."""
+    labels = np.zeros((60, 60, 60), dtype=np.uint8)
+    labels[:, :, :thick] = Structure.SACRUM
+    return LabelMap(labels=labels, geometry=Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=1.0,
+                                                                  shape=labels.shape))
+
+
+def ball_at(bones: LabelMap, centre: tuple[float, float, float], radius: float) -> Mask:
+    places = np.argwhere(np.ones(bones.geometry.shape, dtype=bool))
+    near: Mask = (np.linalg.norm(places - centre, axis=1) <= radius).reshape(bones.geometry.shape)
+    return near
+
+
+@pytest.mark.parametrize("radius", [3.0, 5.0, 7.0])
+def test_a_lump_of_hidden_cement_on_bone_is_no_bone(radius: float) -> None:
+    bones = slab()
+    lump = ball_at(bones, (30, 30, 20 + radius), radius)
+    found = without_guesses(filled(bones, lump), lump, seen(bones), voxel_mm=1.0)
+    assert open_share(bones, found, lump) > 0.8
+
+
+def test_cement_in_bone_up_to_its_surface_leaves_the_surface() -> None:
+    bones = slab()
+    hidden = ball_at(bones, (30, 30, 12), 8.0)
+    assert np.array_equal(without_guesses(bones, hidden, seen(bones), voxel_mm=1.0).labels, bones.labels)
+
+
+def test_what_stands_out_far_from_hidden_cement_stays() -> None:
+    bones = filled(slab(), ball_at(slab(), (15, 15, 23), 4.0))
+    hidden = ball_at(bones, (42, 42, 10), 5.0)
+    assert np.array_equal(without_guesses(bones, hidden, seen(bones), voxel_mm=1.0).labels, bones.labels)
+
+
+def test_nothing_hidden_changes_nothing() -> None:
+    bones = anatomy(POSE)
+    assert without_guesses(bones, np.zeros(bones.geometry.shape, dtype=bool), seen(bones), voxel_mm=1.0) is bones
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_foramen_that_is_open_on_the_other_side_is_opened(side: int) -> None:
+    bones = anatomy(POSE)
+    leak = within(ellipsoid((side * FORAMEN[0], *FORAMEN[1:]), (RADIUS, 9.0, RADIUS)), bones)
+    closed = filled(bones, leak)
+    assert open_share(bones, closed, leak) == 0
+    assert open_share(bones, without_guesses(closed, leak, seen(bones), voxel_mm=1.0), leak) > 0.6
+
+
+def test_what_is_hidden_on_both_sides_says_nothing_of_each_other() -> None:
+    bones = anatomy(POSE)
+    leak = within(ellipsoid(FORAMEN, (RADIUS, 9.0, RADIUS)), bones)
+    other = within(ball((-FORAMEN[0], *FORAMEN[1:]), RADIUS + 9.0), bones)
+    closed = filled(bones, leak)
+    assert open_share(bones, without_guesses(closed, leak | other, seen(bones), voxel_mm=1.0), leak) < 0.2
+
+
+def test_a_side_beyond_the_scan_says_nothing() -> None:
+    bones = anatomy(POSE)
+    leak = within(ellipsoid(FORAMEN, (RADIUS, 9.0, RADIUS)), bones)
+    closed = filled(bones, leak)
+    hu = seen(bones)
+    hu[(own(bones)[:, 0] < 5).reshape(hu.shape)] = AIR
+    assert open_share(bones, without_guesses(closed, leak, hu, voxel_mm=1.0), leak) < 0.2
+
+
+@pytest.mark.parametrize("place", [(38.0, -10.0, 26.0), FORAMEN, (0.0, -30.0, 30.0), (0.0, 0.0, 10.0)])
+def test_bone_is_never_added_and_the_canal_stays(place: tuple[float, float, float]) -> None:
+    bones = anatomy(POSE)
+    hidden = within(ball(place, 9.0), bones)
+    before = filled(bones, hidden)
+    after = without_guesses(before, hidden, seen(bones), voxel_mm=3.0)
+    changed = before.labels != after.labels
+    assert (after.labels[changed] == Structure.BACKGROUND).all()
+    assert np.array_equal(before.labels == Structure.SACRAL_CANAL, after.labels == Structure.SACRAL_CANAL)
+
+
+@pytest.mark.parametrize("radius", [6.0, 9.0])
+def test_cement_deep_in_one_ala_takes_no_bone(radius: float) -> None:
+    bones = anatomy(POSE)
+    hidden = within(ball((38.0, -10.0, 26.0), radius), bones) & (bones.labels == Structure.SACRUM)
+    after = without_guesses(bones, hidden, seen(bones), voxel_mm=1.0)
+    lost = np.count_nonzero(bones.labels != after.labels) / np.count_nonzero(hidden)
+    assert lost < 0.03
