@@ -22,6 +22,8 @@ MIRROR_DENSITY = 0.6
 """A counterpart has at least this share of the part's mean density, and MIRROR_LEAST_HU."""
 MIRROR_LEAST_HU = 250.0
 """Contrast in ureters and calcified vessels lies above; soft tissue, and bowel without contrast, below."""
+TWIN_MM, TWIN_DENSITY = 4.0, 0.8
+"""Bone has its like on the other side, this near to the mirrored place and of at least this share of its density."""
 MIDLINE_MM = 4.0
 """What lies nearer to the midline meets its own mirror image, so its counterpart is not looked for there."""
 
@@ -83,28 +85,48 @@ def mirrored_share(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume)
 
     Contrast in ureters, calcified arteries and screw heads come in pairs; leaks hardly ever do.
     """
+    images, dense = _across(rows, cement, spaces, ct, density=MIRROR_DENSITY, reach_mm=MIRROR_MM)
+    return _count_met(images, dense[_in_soft_tissue(dense, spaces)], MIRROR_MM) / len(rows)
+
+
+def twin_share(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume) -> float:
+    """Share of a part's voxels that have something at least nearly as dense, be it bone, across the midline; 0 to 1.
+
+    The dense bone of a joint's facet has its like on the other side; cement seldom has.
+    """
+    images, dense = _across(rows, cement, spaces, ct, density=TWIN_DENSITY, reach_mm=TWIN_MM)
+    return _count_met(images, dense, TWIN_MM) / len(rows)
+
+
+def _across(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume, *, density: float, reach_mm: float,
+            ) -> tuple[Points, Points]:
+    """Mirror images of those of the rows that lie off the midline, and voxels on that side, near them, of this share of
+    the rows' mean density; (n, 3) and (m, 3) LPS mm.
+    """
     points = cement.points[rows]
     left_mm = spaces.frame.local(points).left_mm
     aside = np.abs(left_mm) >= MIDLINE_MM
-    if not aside.any():
-        return 0.0
-    mirror = points[aside] - 2.0 * left_mm[aside, None] * spaces.frame.left
-    least = max(MIRROR_LEAST_HU, MIRROR_DENSITY * float(_values(ct.hu, cement, rows).mean()))
-    dense = _dense_around(mirror, ct, least)
+    images = points[aside] - 2.0 * left_mm[aside, None] * spaces.frame.left
+    if len(images) == 0:
+        return images, images
+    dense = _dense_around(images, ct, max(MIRROR_LEAST_HU, density * float(_values(ct.hu, cement, rows).mean())),
+                          reach_mm)
     side = spaces.frame.local(dense).left_mm * np.sign(np.median(left_mm[aside])) if len(dense) else np.zeros(0)
     # Only what lies on the other side: beyond the midline's own uncertainty.
-    dense = dense[side < -MIDLINE_MM / 2]
-    dense = dense[_in_soft_tissue(dense, spaces)]
-    if len(dense) == 0:
+    return images, dense[side < -MIDLINE_MM / 2]
+
+
+def _count_met(images: Points, dense: Points, reach_mm: float) -> float:
+    """How many of (n, 3) LPS mm have one of (m, 3) this near."""
+    if len(images) == 0 or len(dense) == 0:
         return 0.0
-    gap, _ = cKDTree(dense).query(mirror, distance_upper_bound=MIRROR_MM)
-    return float(np.isfinite(gap).sum() / len(rows))
+    return float(np.isfinite(cKDTree(dense).query(images, distance_upper_bound=reach_mm)[0]).sum())
 
 
-def _dense_around(points: Points, ct: Volume, least_hu: float) -> Points:
+def _dense_around(points: Points, ct: Volume, least_hu: float, reach_mm: float) -> Points:
     """Voxel centres of at least `least_hu` in the box around (n, 3) LPS mm points; (m, 3) LPS mm."""
     index = ct.geometry.to_index(points)
-    margin = MIRROR_MM / ct.geometry.spacing_mm
+    margin = reach_mm / ct.geometry.spacing_mm
     low = np.clip(np.floor(index.min(axis=0) - margin), 0, np.array(ct.geometry.shape)).astype(int)
     high = np.clip(np.ceil(index.max(axis=0) + margin) + 1, low, ct.geometry.shape).astype(int)
     found = np.argwhere(ct.hu[low[0]:high[0], low[1]:high[1], low[2]:high[2]] >= least_hu)

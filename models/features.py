@@ -15,7 +15,15 @@ from sacroleak.core.structures import Compartment
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction, measure_course
-from sacroleak.models.density import Certainty, Density, certainty_of, contact_mm2, density_of, mirrored_share
+from sacroleak.models.density import (
+    Certainty,
+    Density,
+    certainty_of,
+    contact_mm2,
+    density_of,
+    mirrored_share,
+    twin_share,
+)
 from sacroleak.models.distance import FAR_MM
 from sacroleak.models.landmarks import Landmarks, least_mm
 from sacroleak.models.leaks import Cement, LeakPart, Rows
@@ -49,9 +57,10 @@ class Place:
 
     `foramen`: name of the nearest one, "" if none was found. `track_mm`, `track_deg`, `track_score`: of the best needle
     track that was not read from this part; FAR_MM, 90 and 0 without one. `contact_mm2`: voxel faces shared with cement
-    in the bone. `neighbours`: other parts within 5 mm. `mirrored_share`: of its voxels, with something as dense across
-    the midline. What is known of the needles from elsewhere: `own_heard` of the part's own course, `track_heard` of
-    that track, which leads to a named entry if `track_named`.
+    in the bone. `neighbours`: other parts within 5 mm. `mirrored_share`: of its voxels, with something similarly
+    dense across the midline, outside all bones; `twin_share`: with something nearly as dense there, be it bone. What is
+    known of the needles from elsewhere: `own_heard` of the part's own course, `track_heard` of that track, which leads
+    to a named entry if `track_named`.
     """
 
     canal_mm: float
@@ -65,6 +74,7 @@ class Place:
     contact_mm2: float
     neighbours: int
     mirrored_share: float
+    twin_share: float = 0.0
     own_heard: Heard = NOTHING_HEARD
     track_heard: Heard = NOTHING_HEARD
     track_named: bool = False
@@ -197,6 +207,7 @@ def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> 
         track_score=0.0 if track is None else track.score,
         contact_mm2=contact_mm2(rows, cement, context.leak), neighbours=context.neighbours,
         mirrored_share=mirrored_share(rows, cement, view.spaces, view.ct),
+        twin_share=twin_share(rows, cement, view.spaces, view.ct),
         own_heard=heard_of(course, view.spaces, view.needles),
         track_heard=NOTHING_HEARD if track is None else track.heard, track_named=track is not None and track.named,
     )

@@ -54,6 +54,8 @@ class LeakLimits(_Limits):
     source_gap_mm: PositiveFloat
     source_coverage: PositiveFloat
     lone_mm: PositiveFloat
+    twin_ml: PositiveFloat
+    twin_certainty: PositiveFloat
 
 
 class SiteLimits(_Limits):

@@ -32,8 +32,10 @@ def without_source(
     Cement leaks out of cement: a sacrum in full view without any in its bone leaks nothing. A part stays where cement
     lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
     Beside a sacrum with cement a part goes if it lies apart from that and has a counterpart across the midline, as
-    ureters with contrast and calcified arteries have, or if it is far both from the bone and from all other cement:
-    what leaked has a way that begins at the bone. Only along a needle's track that way may not be seen.
+    ureters with contrast and calcified arteries have; or if it is small, doubtful and as dense as the same place on the
+    other side, as dense bone is; or if it is far both from the bone and from all other cement: what leaked has a way
+    that begins at the bone. Only along a needle's track that way may not be seen. A scan of which a part goes is for
+    review, unless that part has its like in the bone of the other side.
     """
     cement, limits = view.cement, rules.leaks
     source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
@@ -42,7 +44,7 @@ def without_source(
     held = cement.volume_ml(source) >= limits.source_ml
     beside = cKDTree(cement.points[source]) if source.any() else None
     stay: list[MeasuredPart] = []
-    foreign, notes = cement.foreign.copy(), []
+    foreign, notes, doubtful = cement.foreign.copy(), [], False
     for one in measured:
         why: str | None
         if held:
@@ -54,16 +56,19 @@ def without_source(
             stay.append(one)
         else:
             foreign[one.part.rows] = True
+            doubtful |= why != _TWIN
             notes.append(_note(one.features, why))
     if not notes:
         return view, stay
     named = replace(cement, foreign=foreign, notes=(*cement.notes, *notes))
-    return replace(view, cement=named, review_reasons=(*view.review_reasons, _APART_REASON if held else _REASON)), stay
+    reasons = (_APART_REASON if held else _REASON,) if doubtful else ()
+    return replace(view, cement=named, review_reasons=(*view.review_reasons, *reasons)), stay
 
 
 _REASON = "Dense material beside the sacrum is not called a leak, because no cement was found in the bone; look at it."
 _APART_REASON = "Dense material apart from the cement of the sacrum is not called a leak; look at it."
 _NO_SOURCE, _PAIR = "without cement in the bone it is no leak", "apart from the cement and paired it is no leak"
+_TWIN = "the same place on the other side is as dense, so it is taken for bone"
 _LONE = "far from the bone and from all other cement it is no leak"
 
 
@@ -71,6 +76,9 @@ def _reason_apart(part: PartFeatures, rules: RuleLimits) -> str | None:
     """Why a part beside a sacrum with cement cannot have leaked from it; None if it can."""
     if _paired(part) and part.apart_mm > rules.leaks.source_gap_mm:
         return _PAIR
+    if (part.place.twin_share >= PAIRED_SHARE and part.volume_ml <= rules.leaks.twin_ml
+            and part.certainty.mean <= rules.leaks.twin_certainty):
+        return _TWIN
     shape = part.shape
     # Thick slices lose a track where it crosses the ilium's cortex.
     column = rules.tracks.is_column(straightness=shape.straightness, thickness_mm=shape.thickness_mm,

@@ -106,6 +106,15 @@ def test_something_as_dense_across_the_midline_is_seen() -> None:
     assert parts_of(both)[0].place.mirrored_share < 0.2
 
 
+def test_bone_as_dense_at_the_same_place_across_the_midline_is_a_twin() -> None:
+    leak = ball((20.0, front_y(20, 20) - 3.0, 20.0), 4.0)
+    scan = cement_at(alar_cement(), leak, margin_mm=75.0)
+    within = ball((-20.0, front_y(20, 20) - 1.0, 20.0), 4.0)
+    assert parts_of(scan)[0].place.twin_share == 0.0
+    assert parts_of(painted(scan, within, hu=2100))[0].place.twin_share > 0.8
+    assert parts_of(painted(scan, within, hu=1500))[0].place.twin_share == 0.0
+
+
 def test_density_and_certainty_are_those_of_the_part() -> None:
     scan = cement_at(alar_cement(), FRONT)
     per_cent = np.full(scan.cement.labels.shape, 40, dtype=np.uint8)

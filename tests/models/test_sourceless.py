@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from sacroleak.core.structures import Site
+from sacroleak.core.volume import Volume
 from sacroleak.models.attribution import attribute
 from sacroleak.models.limits import shipped_limits
 from tests.phantoms import alar_cement, ball, canal_y, cement_at, front_y, tube
@@ -36,6 +40,24 @@ def test_paired_spots_apart_from_the_cement_of_a_treated_bone_are_no_leak() -> N
     assert sum("apart from the cement and paired" in note for note in found.notes) == 2
     assert len(found.review_reasons) == 1
     assert found.cement.elsewhere_ml == pytest.approx(0.39, abs=0.06)
+
+
+@pytest.mark.parametrize(("certainty", "hu", "leak"), [(40, 2100, False), (40, 900, True), (90, 2100, True)])
+def test_doubtful_and_as_dense_as_the_other_side_is_bone(certainty: int, hu: int, leak: bool) -> None:
+    """A small body at the front of the bone, with dense bone at the same place on the other side."""
+    own = ball((20.0, front_y(20, 20) - 2.0, 20.0), 3.4)
+    scan = cement_at(alar_cement(), own, margin_mm=75.0)
+    other = cement_at(ball((-20.0, front_y(20, 20) + 1.0, 20.0), 4.5))
+    at = np.rint(scan.ct.geometry.to_index(other.cement.geometry.to_lps(np.argwhere(other.cement.labels)))).astype(int)
+    values = scan.ct.hu.copy()
+    values[tuple(at.T)] = hu
+    doubted = replace(scan, ct=Volume(hu=values, geometry=scan.ct.geometry),
+                      certainty=np.where(scan.cement.labels, np.uint8(certainty), np.uint8(0)))
+    found = attribute(doubted, LIMITS)
+    assert found.leak_present is leak
+    if not leak:
+        assert any("taken for bone" in note for note in found.notes)
+        assert found.review_reasons == (), "dense facets are common"
 
 
 def test_one_of_them_alone_is_a_leak() -> None:
