@@ -51,6 +51,10 @@ BY_STRATUM = ("sacrum_dice", "sacrum_surface_dice_1mm", "canal_dice", "sacrum_co
               "false_components_per_scan")
 """Figures of `metrics/segmenter.json` that are given for each stratum, of the model and of the baseline."""
 
+OF_REAL_CT = ("site_macro_f1", "puncture_path_f1", "site_kappa", "site_calibration_error", "review_share",
+              "accuracy_without_review")
+"""Further figures that are given for the scans of the real CT alone."""
+
 Figures = dict[str, Figure]
 Judge = Callable[[CaseRecord], Result | None]
 
@@ -77,9 +81,10 @@ def bones_by_baseline(record: CaseRecord) -> AnatomyRecord | None:
 
 def segmenter_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
     """Everything of `metrics/segmenter.json` that comes from the benchmark."""
-    figures = segmentation_figures(records, bootstrap)
-    figures["not_assessable"] = wilson(sum(r.model is None for r in records), len(records))
-    figures["left_right_swaps"] = _swaps(records)
+    counted = _counted(records)
+    figures = segmentation_figures(counted, bootstrap)
+    figures["not_assessable"] = wilson(sum(r.model is None for r in counted), len(counted))
+    figures["left_right_swaps"] = _swaps(counted)
     for name, part in _strata(records):
         whole = segmentation_figures(part, bootstrap)
         figures |= {f"{prefix}{key}[{name}]": whole[f"{prefix}{key}"] for prefix in ("", "baseline_")
@@ -98,11 +103,16 @@ def segmentation_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) ->
 
 def leakage_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figures:
     """Everything of `metrics/leakage.json`. A scan called not assessable counts as answered wrongly throughout."""
-    figures = _leaks(records, by_model) | _sites(records, by_model, bootstrap) | _review(records, bootstrap)
-    figures |= _confusion(records) | _mechanisms(records)
-    figures |= side_by_side(((r.true_sites, r.answers) for r in records), bootstrap)
-    for key, value in (_leaks(records, by_baseline) | _sites(records, by_baseline, bootstrap)).items():
+    counted = _counted(records)
+    figures = _leaks(counted, by_model) | _sites(counted, by_model, bootstrap) | _review(counted, bootstrap)
+    figures |= _confusion(counted) | _mechanisms(counted)
+    figures |= side_by_side(((r.true_sites, r.answers) for r in counted), bootstrap)
+    for key, value in (_leaks(counted, by_baseline) | _sites(counted, by_baseline, bootstrap)).items():
         figures[f"baseline_{key}"] = value
+    real = [r for r in records if r.source == "real"]
+    if real:
+        own = _sites(real, by_model, bootstrap) | _review(real, bootstrap)
+        figures |= {f"{name}[source=real]": own[name] for name in OF_REAL_CT}
     for name, part in _strata(records):
         for prefix, judge in (("", by_model), ("baseline_", by_baseline)):
             figures |= {f"{prefix}{key}[{name}]": value for key, value in _leaks(part, judge).items()}
@@ -110,9 +120,17 @@ def leakage_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figu
     return figures
 
 
+def _counted(records: Sequence[CaseRecord]) -> Sequence[CaseRecord]:
+    """The scans that figures rest on: those of one real CT are one patient again and again, a stratum of their own,
+    unless there are no others.
+    """
+    return [r for r in records if r.source != "real"] or records
+
+
 def _strata(records: Sequence[CaseRecord]) -> Iterator[tuple[str, list[CaseRecord]]]:
+    counted = _counted(records)
     for name, belongs in STRATA.items():
-        yield name, [r for r in records if belongs(r)]
+        yield name, [r for r in (records if name == "source=real" else counted) if belongs(r)]
 
 
 def _bones(records: Sequence[CaseRecord], judge: Callable[[CaseRecord], AnatomyRecord | None],

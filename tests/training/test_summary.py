@@ -136,3 +136,14 @@ def test_model_and_baseline_are_judged_on_the_same_strata() -> None:
         assert all(f"{prefix}{name}[{stratum}]" in whole for prefix in ("", "baseline_") for name in BY_STRATUM)
         assert f"leak_sensitivity[{stratum}]" in figures
         assert f"baseline_leak_sensitivity[{stratum}]" in figures
+
+
+def test_scans_of_a_real_ct_are_a_stratum_of_their_own_and_no_part_of_the_whole() -> None:
+    scans = [record(result()), record(result(), source="surface"), *(record(result(), source="real") for _ in range(5))]
+    segmenter, leakage = segmenter_figures(scans, BOOTSTRAP), leakage_figures(scans, BOOTSTRAP)
+    assert segmenter["sacrum_dice"].n == leakage["exact_sites"].n == 2
+    assert segmenter["sacrum_dice[slices<=1.5mm]"].n == 2
+    for name in ("exact_sites", "site_macro_f1", "site_kappa", "review_share"):
+        assert leakage[f"{name}[source=real]"].n == 5
+    alone = leakage_figures(scans[2:], BOOTSTRAP)
+    assert alone["exact_sites"].n == 5
