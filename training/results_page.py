@@ -85,8 +85,8 @@ no answer."""
 IN_REAL_CT_NOTE = """\
 Bone and tissue are a real patient's, in slices of 3 mm; lesion, cement and leaks are simulated, as in the other scans.
 It is one patient again and again: the intervals speak of other cement in him, not of other patients. His labels are a
-tool's, his canal and foramina derived; no network learned from him, but limits were chosen with other cement in the same
-CT ([evaluation.md](evaluation.md)). These scans are in no other table but the strata's."""
+tool's, his canal and foramina derived; no network learned from him, but limits were chosen with other cement in the
+same CT ([evaluation.md](evaluation.md)). These scans are in no other table but the strata's."""
 REAL_NOTE = """\
 One patient: n = 1, no interval, an example and not a measurement. The labels are themselves the output of a tool
 (TotalSegmentator), not of a reader, so this Dice is agreement and not accuracy. The two definitions of the sacrum
