@@ -39,10 +39,9 @@ class Pace:
         rate = 60 * self.done / passed if passed > 0 else 0.0
         line = f"{self.done} done, {self.refused} refused, {rate:.1f} a minute"
         total = self.total()
-        if total is None or self.position <= 0 or passed <= 0:
+        if total is None or not 0 < self.position < total or passed <= 0:
             return line
-        left = passed * max(0, total - self.position) / self.position
-        return f"{line}, about {_duration(left)} left"
+        return f"{line}, about {_duration(passed * (total - self.position) / self.position)} left"
 
 
 def _duration(seconds: float) -> str:

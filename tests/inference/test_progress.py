@@ -18,6 +18,7 @@ REFUSED = Outcome(case_id="b", input="b", what="refused", seconds={},
     (600.0, 400, "4 done, 1 refused, 0.4 a minute, about 16 h 30 min left"),
     (2.0, 8, "4 done, 1 refused, 120.0 a minute, about a minute left"),
     (60.0, None, "4 done, 1 refused, 4.0 a minute"),
+    (60.0, 4, "4 done, 1 refused, 4.0 a minute"),
 ])
 def test_what_is_left_follows_from_the_share_that_was_looked_at(seconds: float, total: int | None, line: str) -> None:
     moments = iter([0.0, seconds])
