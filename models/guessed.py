@@ -57,7 +57,7 @@ def without_guesses(anatomy: LabelMap, hidden: Mask, hu: Field, *, voxel_mm: flo
     labels = anatomy.labels.astype(np.uint8)
     labels[box][_bulges(labels[box], guessed[box], spacing)] = Structure.BACKGROUND
     left = LabelMap(labels=labels, geometry=anatomy.geometry)
-    labels[_absent(left, guessed, hu)] = Structure.BACKGROUND
+    labels[tuple(_absent(left, guessed, hu).T)] = Structure.BACKGROUND
     return left
 
 
@@ -75,21 +75,22 @@ def _bulges(labels: Labels, guessed: Mask, spacing: tuple[float, ...]) -> Mask:
     return gone
 
 
-def _absent(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[npt.NDArray[np.int64], ...]:
-    """Index of guessed bone at whose mirror image, if that is seen and not guessed too, there is none."""
+def _absent(anatomy: LabelMap, guessed: Mask, hu: Field) -> npt.NDArray[np.int64]:
+    """Index, (n, 3), of guessed bone at whose mirror image, if that is seen and not guessed too, there is none."""
     index, grid = np.argwhere(_bone(anatomy.labels) & guessed), anatomy.geometry
     mirror = _mirror(anatomy, guessed, hu) if len(index) else None
     if mirror is None:
-        return tuple(index[:0].T)
+        return index[:0]
     images = mirror.image(grid.to_lps(index))
     place = np.rint(grid.to_index(images)).astype(np.int64)
     at = tuple(np.clip(place, 0, np.array(grid.shape) - 1).T)
     told = ((place >= 0) & (place < grid.shape)).all(axis=1) & ~guessed[at] & (hu[at] > SEEN_HU)
     if not told.any():
-        return tuple(index[:0].T)
+        return index[:0]
     box = _box_of(place[told], grid, margin=4)
     bone = signed_distance(_bone(anatomy.labels[box]), grid.crop([s.start for s in box], [s.stop for s in box]))
-    return tuple(index[told][bone.at(images[told]) > ABSENT_MM].T)
+    absent: npt.NDArray[np.int64] = index[told][bone.at(images[told]) > ABSENT_MM]
+    return absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from sacroleak.core.whole import write_whole
 from sacroleak.training.evaluation_run import ABOUT
 from sacroleak.training.marks import MARKS, SPEED_MARKS, Mark, ahead
 from sacroleak.training.metrics_files import SPEED, read_metrics
-from sacroleak.training.summary import OF_REAL_CT, SIZES, STRATA
+from sacroleak.training.summary import IN_REAL_CT, OF_REAL_CT, SIZES, STRATA
 
 Figure = Mapping[str, Any]
 Figures = Mapping[str, Figure]
@@ -127,7 +127,7 @@ LEAKAGE = (
     ("review_share", "sent to review"), ("accuracy_without_review", "exactly the true sites, among the rest"),
     ("site_calibration_error", "expected calibration error of the sites' probabilities"),
 )
-IN_REAL_CT = (
+REAL_CT_FIGURES = (
     "sacrum_dice", "sacrum_contour_near_cement_p95_mm", "cement_dice", "cement_dice_leaks",
     "cement_volume_error_median_pct", "leak_component_sensitivity", "false_components_per_scan", "leak_sensitivity",
     "leak_specificity", "exact_sites", *OF_REAL_CT)
@@ -226,8 +226,8 @@ def _benchmark(segmenter: Figures, leakage: Figures, about: Mapping[str, str]) -
     yield from ("### By the way out of the bone (synthetic)", "", *_mechanisms(leakage))
     both = {**segmenter, **leakage}
     labels = dict((*SEGMENTER, *LEAKAGE))
-    inside = [(f"{name}[source=real]", labels[name]) for name in IN_REAL_CT
-              if both.get(f"{name}[source=real]", {}).get("n")]
+    inside = [(f"{name}[{IN_REAL_CT}]", labels[name]) for name in REAL_CT_FIGURES
+              if both.get(f"{name}[{IN_REAL_CT}]", {}).get("n")]
     if inside:
         yield from ("### Simulated cement in one real CT", "", IN_REAL_CT_NOTE, "", *_table(inside, both))
     yield from ("### By stratum (synthetic), model / baseline", "", STRATA_NOTE, "")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 
 from sacroleak.core.structures import Site
+from sacroleak.training.benchmark import REAL
 from sacroleak.training.intervals import Bootstrap, Figure, mean_of, median_of, resampled, wilson
 from sacroleak.training.measures import calibration_error, f1, kappa
 from sacroleak.training.scored_case import AnatomyRecord, CaseRecord, LeakRecord, Result
@@ -19,10 +20,12 @@ SIZES: dict[str, tuple[float, float]] = {
     "under_0.05mL": (0.0, 0.05), "0.05_to_0.2mL": (0.05, 0.2), "0.2_to_1mL": (0.2, 1.0), "over_1mL": (1.0, inf)}
 """Classes of true leaks by their volume, mL: the lower bound belongs to the class."""
 
+IN_REAL_CT = "source=real"
+"""Stratum of the scans with cement put into one real CT."""
 STRATA: dict[str, Callable[[CaseRecord], bool]] = {
     "source=procedural": lambda r: r.source == "procedural",
     "source=surface": lambda r: r.source == "surface",
-    "source=real": lambda r: r.source == "real",
+    IN_REAL_CT: lambda r: r.source == REAL,
     "site=none": lambda r: not r.true_sites,
     **{f"site={site}": lambda r, own=site: own in r.true_sites for site in Site},  # type: ignore[misc]
     "slices<=1.5mm": lambda r: r.given.slice_mm <= 1.5,
@@ -109,10 +112,10 @@ def leakage_figures(records: Sequence[CaseRecord], bootstrap: Bootstrap) -> Figu
     figures |= side_by_side(((r.true_sites, r.answers) for r in counted), bootstrap)
     for key, value in (_leaks(counted, by_baseline) | _sites(counted, by_baseline, bootstrap)).items():
         figures[f"baseline_{key}"] = value
-    real = [r for r in records if r.source == "real"]
+    real = [r for r in records if STRATA[IN_REAL_CT](r)]
     if real:
         own = _sites(real, by_model, bootstrap) | _review(real, bootstrap)
-        figures |= {f"{name}[source=real]": own[name] for name in OF_REAL_CT}
+        figures |= {f"{name}[{IN_REAL_CT}]": own[name] for name in OF_REAL_CT}
     for name, part in _strata(records):
         for prefix, judge in (("", by_model), ("baseline_", by_baseline)):
             figures |= {f"{prefix}{key}[{name}]": value for key, value in _leaks(part, judge).items()}
@@ -124,13 +127,13 @@ def _counted(records: Sequence[CaseRecord]) -> Sequence[CaseRecord]:
     """The scans that figures rest on: those of one real CT are one patient again and again, a stratum of their own,
     unless there are no others.
     """
-    return [r for r in records if r.source != "real"] or records
+    return [r for r in records if not STRATA[IN_REAL_CT](r)] or records
 
 
 def _strata(records: Sequence[CaseRecord]) -> Iterator[tuple[str, list[CaseRecord]]]:
     counted = _counted(records)
     for name, belongs in STRATA.items():
-        yield name, [r for r in (records if name == "source=real" else counted) if belongs(r)]
+        yield name, [r for r in (records if name == IN_REAL_CT else counted) if belongs(r)]
 
 
 def _bones(records: Sequence[CaseRecord], judge: Callable[[CaseRecord], AnatomyRecord | None],

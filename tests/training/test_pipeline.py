@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sacroleak.training.seen_cases import SEGMENTED_BY
+
 NETWORKS = ("coarse", "fine", "near")
 STAGES = ("prepare", "split", *(f"train@{n}" for n in NETWORKS), *(f"export@{n}" for n in NETWORKS),
           "extract_features", "train_classifier", "release", "benchmark", "evaluate", "register")
@@ -53,6 +55,10 @@ def module_of(command: str) -> str:
     words = shlex.split(command)
     assert words[:2] == ["python", "-m"]
     return words[2]
+
+
+def test_the_classifier_is_learned_anew_whenever_scans_are_seen_otherwise(stages: Stages) -> None:
+    assert {f"models/{name}" for name in SEGMENTED_BY} <= set(stages["extract_features"]["deps"])
 
 
 def test_every_stage_is_there(stages: Stages) -> None:
