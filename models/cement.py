@@ -78,7 +78,8 @@ MARROW_MM, MARROW_SHARE = 2.5, 0.48
 FARTHEST_MM = 42.0
 """Cement leaves the sacrum by less than this; what lies farther and in no labelled bone belongs to something else."""
 SMALLEST_VOXELS, SMALLEST_ML = 4, 0.05
-"""Fewer voxels are noise, unless they hold as much as this: of thick slices two may be a leak."""
+"""Fewer voxels are noise, unless they hold as much as this and there is other cement: of thick slices two may be a leak,
+but cement that consists of two voxels is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -256,13 +257,15 @@ def _bodies(bright: Bright, dense: Mask, voting: Mask) -> Mask:
 
 
 def _keep_seeded(grown: Mask, seeds: Mask, *, voxel_ml: float) -> Mask:
-    """Connected parts (26 neighbours) that hold a seed and are larger than noise."""
+    """Connected parts (26 neighbours) that hold a seed and are larger than noise: see SMALLEST_VOXELS."""
     parts = cc3d.connected_components(grown, connectivity=26)
     count = int(parts.max()) + 1
     seeded = np.bincount(parts[seeds], minlength=count) > 0
     sizes = np.bincount(parts.ravel(), minlength=count)
-    keep = seeded & ((sizes >= SMALLEST_VOXELS) | (sizes * voxel_ml >= SMALLEST_ML))
-    keep[0] = False
+    seeded[0] = False
+    keep = seeded & (sizes >= SMALLEST_VOXELS)
+    if keep.any():
+        keep |= seeded & (sizes * voxel_ml >= SMALLEST_ML)
     result: Mask = keep[parts]
     return result
 

@@ -106,6 +106,14 @@ def test_without_seeds_there_is_no_cement() -> None:
     assert not metal.any()
 
 
+def test_two_thick_voxels_are_cement_beside_other_cement_and_noise_without_any() -> None:
+    drop = ball(2.8, (1.5, -25.0, 0.0))
+    alone, _, _ = delineated((3.0, 3.0, 3.0), drop)
+    assert alone.sum() == 0
+    beside, _, geometry = delineated((3.0, 3.0, 3.0), lambda points: drop(points) | ball(9.0)(points))
+    assert (beside & (places(geometry)[..., 1] < -20)).sum() == 2
+
+
 def test_what_the_network_takes_for_cement_but_is_no_denser_than_bone_is_none() -> None:
     geometry = grid(THICK)
     coarse = grid((2.0, 2.0, 2.0))
