@@ -14,6 +14,8 @@ from sacroleak.models.compartments import Compartments
 from sacroleak.models.distance import Mask
 from sacroleak.models.leaks import Cement, Rows
 
+PerCent = npt.NDArray[np.uint8]
+
 SURE_SHARE = 0.5
 """Above it the networks take a voxel for cement rather than not."""
 MIRROR_MM = 6.0
@@ -39,11 +41,17 @@ class Density:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certainty:
-    """How far the networks take the part's voxels for cement, 0 to 1: mean, highest, share of voxels above one half."""
+    """How far the networks take the part's voxels for cement, 0 to 1: mean, highest, share of voxels above one half.
+
+    `in_bone`: how far they take them for bone when the cement is hidden from them, mean; `in_bone_least`: 10th
+    percentile. A leak that the contour only just leaves outside is near one half.
+    """
 
     mean: float
     highest: float
     sure_share: float
+    in_bone: float = 0.0
+    in_bone_least: float = 0.0
 
 
 def density_of(rows: Rows, cement: Cement, ct: Volume) -> Density:
@@ -55,12 +63,12 @@ def density_of(rows: Rows, cement: Cement, ct: Volume) -> Density:
                    relative=float(own.mean()) / inside if inside > 0 else 1.0)
 
 
-def certainty_of(rows: Rows, cement: Cement, per_cent: npt.NDArray[np.uint8] | None) -> Certainty:
-    """Certainty of some rows; cement that nobody doubts (no certainty given, as with a manual mask) is sure."""
-    if per_cent is None:
-        return Certainty(mean=1.0, highest=1.0, sure_share=1.0)
-    own = _values(per_cent, cement, rows) / 100.0
-    return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()))
+def certainty_of(rows: Rows, cement: Cement, told: PerCent | None, in_bone: PerCent | None) -> Certainty:
+    """Certainty of some rows; what nobody doubts (nothing told, as with a manual mask) is cement and outside bone."""
+    bone = np.zeros(len(rows)) if in_bone is None else _values(in_bone, cement, rows) / 100.0
+    own = np.ones(len(rows)) if told is None else _values(told, cement, rows) / 100.0
+    return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()),
+                     in_bone=float(bone.mean()), in_bone_least=float(np.percentile(bone, 10)))
 
 
 def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:

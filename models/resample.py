@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.ndimage import affine_transform, map_coordinates
 
 from sacroleak.core.geometry import Geometry, Shape
-from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.core.volume import Volume
 
 Field = npt.NDArray[np.float32]
 
@@ -146,11 +146,3 @@ def _block_mean(ct: Volume, factors: npt.NDArray[np.int_]) -> tuple[Field, Geome
     affine[:3, 3] = ct.geometry.to_lps((np.array(f) - 1) / 2.0)
     affine[:3, :3] = affine[:3, :3] * np.array(f)
     return mean, Geometry(affine=affine, shape=mean.shape)
-
-
-def labels_on(source: LabelMap, target: Geometry) -> LabelMap:
-    """Nearest label of an aligned `source` at each voxel of `target`; 0 beyond the source."""
-    matrix = np.linalg.inv(source.geometry.affine) @ target.affine
-    labels = affine_transform(source.labels.astype(np.uint8), matrix[:3, :3], offset=matrix[:3, 3],
-                              output_shape=target.shape, order=0, mode="constant", cval=0)
-    return LabelMap(labels=labels, geometry=target)

@@ -30,9 +30,10 @@ from sacroleak.models.architecture import NetworkSpec
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
 from sacroleak.models.effort import Effort
 from sacroleak.models.intensity import to_channels
+from sacroleak.models.label_grids import labels_on
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
-from sacroleak.models.resample import labels_on, to_aligned_grid
+from sacroleak.models.resample import to_aligned_grid
 from sacroleak.models.runtime import Network, OpenVinoNetwork
 from sacroleak.training import export, train_segmenter
 from sacroleak.training.assembled import OneLook, without_near

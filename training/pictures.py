@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.resample import labels_on
+from sacroleak.models.label_grids import labels_on
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.simulation.case import Case
 

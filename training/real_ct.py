@@ -20,8 +20,8 @@ from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
 from sacroleak.models.classifier import LeakClassifier
+from sacroleak.models.label_grids import labels_on
 from sacroleak.models.limits import RuleLimits
-from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.baseline import BaselineConfig, baseline_bones
 from sacroleak.training.intervals import Figure

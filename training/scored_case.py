@@ -16,8 +16,8 @@ from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
 from sacroleak.models.classifier import LeakClassifier
+from sacroleak.models.label_grids import labels_on
 from sacroleak.models.limits import RuleLimits
-from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.baseline import BaselineConfig, baseline, baseline_bones
 from sacroleak.training.benchmark import BenchmarkCase

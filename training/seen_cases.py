@@ -15,8 +15,8 @@ from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import whole_file
 from sacroleak.models.assess import Segmenter
 from sacroleak.models.bundle import Bundle
+from sacroleak.models.label_grids import labels_on
 from sacroleak.models.networks import WORKING_MM, sacrum_coverage
-from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.simulation.case import Case
 
@@ -64,8 +64,8 @@ def _save(path: Path, seen: Segmentation | None, reasons: tuple[str, ...]) -> No
         facts = {"start": seen.start, "metal_ml": seen.metal_ml, "sacrum_coverage": seen.sacrum_coverage}
         arrays |= {"facts": np.array(json.dumps(facts)), "anatomy": seen.anatomy.labels.astype(np.uint8),
                    "affine": seen.anatomy.geometry.affine, "cement": seen.cement.labels.astype(np.uint8)}
-        if seen.certainty is not None:
-            arrays["certainty"] = seen.certainty
+        told = {"certainty": seen.certainty, "in_bone": seen.in_bone}
+        arrays |= {name: per_cent for name, per_cent in told.items() if per_cent is not None}
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -77,10 +77,10 @@ def load_segmentation(path: Path, ct: Volume) -> Segmentation:
             raise NotAssessableError(tuple(json.loads(str(data["reasons"]))))
         facts, affine = json.loads(str(data["facts"])), data["affine"]
         anatomy, cement = data["anatomy"], data["cement"].astype(bool)
-        certainty = data["certainty"] if "certainty" in data.files else None
+        told = {name: data[name] for name in ("certainty", "in_bone") if name in data.files}
     start = np.array(facts["start"])
     part = ct.crop(start, start + cement.shape)
     return Segmentation(
         anatomy=LabelMap(labels=anatomy, geometry=Geometry(affine=affine, shape=anatomy.shape)),
         cement=LabelMap(labels=cement, geometry=part.geometry), ct=part, start=tuple(facts["start"]),
-        metal_ml=facts["metal_ml"], sacrum_coverage=facts["sacrum_coverage"], certainty=certainty)
+        metal_ml=facts["metal_ml"], sacrum_coverage=facts["sacrum_coverage"], **told)

@@ -20,7 +20,7 @@ from sacroleak.core.report import read_report
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.inference.batch import RunSummary
-from sacroleak.inference.own_grid import structures_on, to_grid
+from sacroleak.inference.own_grid import structures_on
 from sacroleak.inference.planes import Plane
 from sacroleak.inference.preview import draw_preview
 from sacroleak.inference.score_one import Engine
@@ -71,23 +71,6 @@ def test_label_images_lie_on_the_scan_and_in_the_right_place(
     cement = np.asanyarray(nib.Nifti1Image.from_filename(folder / "cement.nii.gz").dataobj) > 0
     labels = np.asanyarray(nib.Nifti1Image.from_filename(folder / "labels.nii.gz").dataobj)
     np.testing.assert_array_equal(labels == Structure.CEMENT, cement)
-
-
-@pytest.mark.parametrize("turn", TURNS)
-def test_anatomy_comes_to_the_own_grid_as_if_asked_voxel_by_voxel(turn: str, phantom: ModuleType) -> None:
-    grid = phantom.grid(spacing_mm=(2.5, 3.0, 3.5), turn=TURNS[turn])
-    source = phantom.anatomy()
-    placed = to_grid(grid, source)
-    whole = np.zeros(grid.shape, dtype=np.uint8)
-    whole[tuple(slice(s, s + n) for s, n in zip(placed.start, placed.part.geometry.shape, strict=True))] = (
-        placed.part.labels)
-    index = source.geometry.to_index(phantom.places(grid))
-    nearest = np.rint(index).astype(int)
-    inside = ((nearest >= 0) & (nearest < source.geometry.shape)).all(axis=-1)
-    safe = np.where(inside[..., None], nearest, 0)
-    expected = np.where(inside, source.labels[safe[..., 0], safe[..., 1], safe[..., 2]], 0)
-    tie = (np.abs(index - np.floor(index) - 0.5) < 1e-6).any(axis=-1)  # either neighbour is as near
-    np.testing.assert_array_equal(whole[~tie], expected[~tie])
 
 
 def test_without_anatomy_the_cement_is_still_written(phantom: ModuleType) -> None:

@@ -9,11 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from sacroleak.core.geometry import Geometry, Points, Shape
-from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.core.volume import Volume
 from sacroleak.models.resample import (
     OUTSIDE_HU,
     aligned_axes,
-    labels_on,
     resize_linear,
     sample_separable,
     to_aligned_grid,
@@ -134,19 +133,6 @@ def test_averaging_takes_noise_away() -> None:
     noise = np.random.default_rng(0).normal(0, 100, geometry.shape).astype(np.float32)
     coarse = Geometry.axis_aligned(origin_lps_mm=(10, 10, 10), spacing_mm=5.0, shape=(8, 8, 8))
     assert to_aligned_grid(Volume(hu=noise, geometry=geometry), coarse).std() < 20
-
-
-@pytest.mark.parametrize(("order", "signs"), [((0, 1, 2), (1, 1, 1)), ((1, 2, 0), (-1, 1, -1))])
-def test_labels_land_where_they_belong(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
-    source = grid(30.0, 1.0)
-    ball = (np.linalg.norm(everywhere(source) - (4, -3, 2), axis=-1) < 8).astype(np.uint8) * 3
-    target = stored(order, signs)
-    moved = labels_on(LabelMap(labels=ball, geometry=source), target)
-    assert moved.geometry is target
-    assert set(np.unique(moved.labels)) == {0, 3}
-    points = target.to_lps(np.argwhere(moved.labels))
-    assert np.abs(points.mean(axis=0) - (4, -3, 2)).max() < 0.5
-    assert moved.volume_ml(3) == pytest.approx(4 / 3 * np.pi * 8 ** 3 / 1000, rel=0.05)
 
 
 def test_resizing_keeps_corners_and_ramps() -> None:

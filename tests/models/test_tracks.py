@@ -11,9 +11,9 @@ from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.attribution import attribute
+from sacroleak.models.label_grids import labels_on
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.parts import measure_scan
-from sacroleak.models.resample import labels_on
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.tracks import Track
 from tests.phantoms import ALA_LEFT, Pose, Shape, alar_cement, back_y, ball, cement_at, front_y, track, tube

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sacroleak.core.structures import Site, Structure
-from sacroleak.models.resample import aligned_axes, labels_on
+from sacroleak.models.label_grids import labels_on
+from sacroleak.models.resample import aligned_axes
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case, scan
 from sacroleak.training.simulation.cases import NamedCase, plan_of, planned_case
