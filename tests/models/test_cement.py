@@ -38,10 +38,10 @@ def judged(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = No
 
 
 def delineated(spacing: tuple[float, float, float], cement: Inside, *, metal: Inside = nothing,
-               seen: Inside | None = None) -> tuple[Mask, Mask, Geometry]:
+               seen: Inside | None = None, marrow_hu: float = MARROW_HU) -> tuple[Mask, Mask, Geometry]:
     """Scan, anatomy on 1 mm, and what a good 2 mm network says: `seen` cement (all of it unless given) and metal."""
     geometry = grid(spacing)
-    hu = np.where(bone(places(geometry)), MARROW_HU, SOFT_HU).astype(np.float32)
+    hu = np.where(bone(places(geometry)), marrow_hu, SOFT_HU).astype(np.float32)
     for shape, value in ((cement, CEMENT_HU), (metal, METAL_HU)):
         hu += cover(geometry, shape) * (value - hu)
     coarse = grid((2.0, 2.0, 2.0))
@@ -70,6 +70,12 @@ def test_a_ball_in_bone_has_its_volume_at_any_thickness(spacing: tuple[float, fl
     centre = geometry.to_lps(np.argwhere(found)).mean(axis=0)
     assert np.abs(centre).max() < 0.3
     assert not metal.any()
+
+
+@pytest.mark.parametrize("marrow_hu", [30.0, 500.0, 750.0])
+def test_a_ball_keeps_its_volume_in_lytic_and_in_sclerotic_bone(marrow_hu: float) -> None:
+    found, _, geometry = delineated(FINE, ball(8.0), marrow_hu=marrow_hu)
+    assert found.sum() * geometry.voxel_ml == pytest.approx(ball_ml(8.0), rel=0.04)
 
 
 def test_a_thin_tube_out_of_the_bone_is_followed_where_the_network_sees_nothing() -> None:
