@@ -21,7 +21,8 @@ Rule = Callable[[PartFeatures, RuleLimits], Finding | None]
 
 FORAMINA = (Compartment.FORAMINA_LEFT, Compartment.FORAMINA_RIGHT)
 SOFT_TISSUE = (Compartment.DORSAL_SOFT_TISSUE, Compartment.ELSEWHERE)
-BEHIND = (Compartment.DORSAL_SOFT_TISSUE, Compartment.ILIUM)
+BEHIND = (Compartment.DORSAL_SOFT_TISSUE, Compartment.ILIUM, Compartment.SACROILIAC_JOINT)
+"""Where needles come from. Cement that leaked into the joint spreads along it and gains nothing from the bone."""
 
 SOFTNESS = 0.12
 """A measure this share beyond its limit gives a score of 0.73; about what 1 mm of contour noise does to a ratio."""

@@ -84,6 +84,11 @@ def test_a_straight_track_away_from_the_bone_goes_before_a_tube() -> None:
     assert best(lying) is Site.SACRAL_VENOUS_PLEXUS
 
 
+def test_a_straight_piece_in_the_joint_is_a_track_if_it_leads_away_from_the_bone() -> None:
+    assert best(needle(Compartment.SACROILIAC_JOINT, outward=0.45)) is Site.PUNCTURE_PATH
+    assert best(needle(Compartment.SACROILIAC_JOINT, outward=0.1)) is Site.OTHER
+
+
 def test_a_track_that_misses_the_cement_is_no_needle_track() -> None:
     assert rules.straight_track(replace(needle(), aim_mm=30.0), LIMITS) is None
 
