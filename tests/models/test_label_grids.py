@@ -50,12 +50,13 @@ def counted(given: LabelMap, grid: Geometry) -> npt.NDArray[np.uint8]:
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
     for shift in np.stack(np.meshgrid(offsets, offsets, offsets), axis=-1).reshape(-1, 3):
         at = np.rint(given.geometry.to_index(grid.to_lps(index + shift))).astype(int)
-        inside = ((at >= 0) & (at < given.labels.shape)).all(axis=-1)
+        inside = np.asarray(((at >= 0) & (at < np.array(given.labels.shape))).all(axis=-1))
         at = np.where(inside[..., None], at, 0)
         found = np.where(inside, given.labels[tuple(np.moveaxis(at, -1, 0))], 0)
         for label in range(4):
             votes[label] += found == label
-    return votes.argmax(axis=0).astype(np.uint8)
+    most: npt.NDArray[np.uint8] = votes.argmax(axis=0).astype(np.uint8)
+    return most
 
 
 @pytest.mark.parametrize("turn", TURNS)
