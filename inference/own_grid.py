@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sacroleak.core.geometry import Geometry, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.label_grids import Index, PlacedLabels, to_grid
+from sacroleak.models.label_grids import Index, PlacedLabels, as_index, to_grid
 from sacroleak.models.segmentation import Segmentation
 
 
@@ -29,21 +29,16 @@ def structures_on(grid: Geometry, segmentation: Segmentation) -> PlacedLabels:
     inside = cement[_region(box[0], np.subtract(box[1], box[0]))]
     corner = np.add(segmentation.start, box[0]) - first
     labels[_region(corner, inside.shape)][inside] = Structure.CEMENT
-    return PlacedLabels(part=LabelMap(labels=labels, geometry=grid.crop(first, last)), start=_index(first))
+    return PlacedLabels(part=LabelMap(labels=labels, geometry=grid.crop(first, last)), start=as_index(first))
 
 
 def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[Index, Index] | None:
     """First index and one past the last index of what is True; None if nothing is."""
     box = box_where(mask)
-    return None if box is None else (_index([s.start for s in box]), _index([s.stop for s in box]))
+    return None if box is None else (as_index([s.start for s in box]), as_index([s.stop for s in box]))
 
 
 def _region(start: npt.ArrayLike, sides: npt.ArrayLike) -> tuple[slice, slice, slice]:
     first, length = np.asarray(start, dtype=int).tolist(), np.asarray(sides, dtype=int).tolist()
     a, b, c = (slice(s, s + n) for s, n in zip(first, length, strict=True))
     return a, b, c
-
-
-def _index(values: npt.ArrayLike) -> Index:
-    i, j, k = (int(v) for v in np.asarray(values))
-    return i, j, k

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import affine_transform, find_objects, gaussian_filter
 
 from sacroleak.core.geometry import Box, Geometry, box_where
 from sacroleak.core.volume import LabelMap
 
 Index = tuple[int, int, int]
-Labels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 
 ALIGNED_TOLERANCE = 1e-6
@@ -30,10 +29,15 @@ class PlacedLabels:
 def labels_on(source: LabelMap, target: Geometry) -> LabelMap:
     """`source` on the whole of `target`, as `to_grid`."""
     placed = to_grid(target, source)
-    labels = np.zeros(target.shape, dtype=np.uint8)
-    labels[tuple(slice(a, a + n) for a, n in zip(placed.start, placed.part.labels.shape, strict=True))] = (
-        placed.part.labels)
-    return LabelMap(labels=labels, geometry=target)
+    return LabelMap(labels=on_whole(placed.part, placed.start, target).astype(np.uint8), geometry=target)
+
+
+def on_whole(part: LabelMap, start: Index, grid: Geometry) -> npt.NDArray[np.uint16]:
+    """Labels of a crop laid back on the whole scan's grid."""
+    whole = np.zeros(grid.shape, dtype=np.uint16)
+    box = tuple(slice(s, s + n) for s, n in zip(start, part.geometry.shape, strict=True))
+    whole[box] = part.labels
+    return whole
 
 
 def to_grid(grid: Geometry, source: LabelMap) -> PlacedLabels:
@@ -52,23 +56,19 @@ def to_grid(grid: Geometry, source: LabelMap) -> PlacedLabels:
     most = np.zeros(part.shape, dtype=np.float32)
     total = np.zeros(part.shape, dtype=np.float32)
     labels = np.zeros(part.shape, dtype=np.uint8)
-    for label in np.unique(source.labels):
-        if label == 0:
-            continue
-        own = source.labels == label
-        around = box_where(own)
+    for label, around in enumerate(find_objects(source.labels.astype(np.uint8, copy=False)), start=1):
         if around is None:
             continue
         low, high = _box_on(part, source.geometry, around)
         here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         moved = matrix.copy()
         moved[:3, 3] += matrix[:3, :3] @ low
-        share = _share(own, moved, _index(np.subtract(high, low)))
+        share = _share(source.labels == label, moved, as_index(np.subtract(high, low)))
         total[here] += share
         np.copyto(labels[here], np.uint8(label), where=share > most[here])
         np.maximum(most[here], share, out=most[here])
     labels[most <= 1.0 - total] = 0
-    return PlacedLabels(part=LabelMap(labels=labels, geometry=part), start=_index(first))
+    return PlacedLabels(part=LabelMap(labels=labels, geometry=part), start=as_index(first))
 
 
 def _share(mask: npt.NDArray[np.bool_], matrix: npt.NDArray[np.float64], shape: Index) -> Field:
@@ -104,9 +104,10 @@ def _box_on(grid: Geometry, other: Geometry, box: Box) -> tuple[Index, Index]:
     index = grid.to_index(other.to_lps(corners))
     first = np.clip(np.floor(index.min(axis=0)), 0, np.array(grid.shape) - 1)
     last = np.clip(np.ceil(index.max(axis=0)) + 1, first + 1, grid.shape)
-    return _index(first), _index(last)
+    return as_index(first), as_index(last)
 
 
-def _index(values: npt.ArrayLike) -> Index:
+def as_index(values: npt.ArrayLike) -> Index:
+    """Three whole numbers, of whatever kind, as an index."""
     i, j, k = (int(v) for v in np.asarray(values))
     return i, j, k

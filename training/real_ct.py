@@ -20,13 +20,13 @@ from sacroleak.core.structures import Side, Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import Attribution, attribute
 from sacroleak.models.classifier import LeakClassifier
-from sacroleak.models.label_grids import labels_on
+from sacroleak.models.label_grids import labels_on, on_whole
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.baseline import BaselineConfig, baseline_bones
 from sacroleak.training.intervals import Figure
 from sacroleak.training.measures import dice
-from sacroleak.training.scored_case import Segmenter, on_whole, region_of
+from sacroleak.training.scored_case import Segmenter, region_of
 from sacroleak.training.simulation.implant import Blob, Implanted, blob_at, implant
 
 Mask = npt.NDArray[np.bool_]

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from sacroleak.core.errors import NotAssessableError
 from sacroleak.core.geometry import Box, Geometry
 from sacroleak.core.structures import Site, Structure
-from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.core.volume import Volume
 from sacroleak.models.attribution import Attribution, attribute
 from sacroleak.models.classifier import LeakClassifier
-from sacroleak.models.label_grids import labels_on
+from sacroleak.models.label_grids import labels_on, on_whole
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.baseline import BaselineConfig, baseline, baseline_bones
@@ -228,14 +228,6 @@ def region_of(inner: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:
     high = np.clip(np.floor(corners.max(axis=0)).astype(int) + 1, 0, grid.shape)
     i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     return i, j, k
-
-
-def on_whole(part: LabelMap, start: tuple[int, int, int], grid: Geometry) -> npt.NDArray[np.uint16]:
-    """Labels of a crop laid back on the whole scan's grid."""
-    whole = np.zeros(grid.shape, dtype=np.uint16)
-    box = tuple(slice(s, s + n) for s, n in zip(start, part.geometry.shape, strict=True))
-    whole[box] = part.labels
-    return whole
 
 
 def _model(segmentation: Segmentation, found: Attribution, case: Case, config: MeasureConfig) -> Result:

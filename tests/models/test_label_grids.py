@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 from scipy.spatial.transform import Rotation
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.geometry import Geometry
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.label_grids import labels_on, to_grid
+from tests.models.bodies import places
 
 BALL, BALL_MM, CENTRE = 3, 8.0, (4.0, -3.0, 2.0)
 SLAB = 2
@@ -20,10 +21,6 @@ TURNS = {
     "sagittal slices": np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]]),
     "oblique": Rotation.from_euler("xyz", (17, -9, 6), degrees=True).as_matrix(),
 }
-
-
-def places(geometry: Geometry) -> Points:
-    return geometry.to_lps(np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"), axis=-1))
 
 
 def source() -> LabelMap:

@@ -12,11 +12,12 @@ from sacroleak.core.errors import NotAssessableError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.label_grids import on_whole
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.baseline import BaselineConfig
 from sacroleak.training.benchmark import BenchmarkCase, BenchmarkRow
-from sacroleak.training.scored_case import CaseRecord, MeasureConfig, measure, on_whole, own_cement, region_of
+from sacroleak.training.scored_case import CaseRecord, MeasureConfig, measure, own_cement, region_of
 from sacroleak.training.simulation.case import Case, LeakTruth
 from sacroleak.training.simulation.implant import Blob, implant
 
