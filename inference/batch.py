@@ -18,7 +18,6 @@ from sacroleak.core.report import Report
 from sacroleak.core.sources import Source, discover
 from sacroleak.core.whole import PART_PREFIX, remove_leftovers, write_whole
 from sacroleak.inference.crew import (
-    LEAST_THREADS,
     Crew,
     CrewWish,
     available_mib,
@@ -42,6 +41,8 @@ INDEX, RUN = "index.html", "run.json"
 TIME_LIMIT_S = 900.0
 """A 512x512x300 scan takes seconds; a slow machine under load a few minutes."""
 AHEAD_ON_CLUSTER = 8
+THREADS_ON_CLUSTER = 1
+"""A Dask worker has a thread for each core, and each of them scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,7 @@ def _outcomes(run: _Run, sources: Iterator[Source]) -> Generator[Outcome, None, 
     plan = run.plan
     setup = Setup(cases=run.out / CASES, engine=run.engine, now=plan.now, clock=plan.clock, force=plan.force)
     if plan.scheduler is not None:
-        threads = plan.wish.threads or LEAST_THREADS
+        threads = plan.wish.threads or THREADS_ON_CLUSTER
         run.facts = replace(plan.facts, scheduler=plan.scheduler, threads=threads)
         setup = replace(setup, engine=run.engine.with_threads(threads))
         limits = ScanLimits(time_s=plan.time_limit_s, memory_mib=0)

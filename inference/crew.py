@@ -16,9 +16,6 @@ WORKER_MIB = 1_500
 CARD_WORKERS, CARD_WORKER_MIB = 4, 6_000
 """Processes that share a graphics card, each with networks and up to 2 GB of activations there; and the memory outside
 the card of one: CUDA's own, and four scans. Estimates: no card was there to try."""
-LEAST_THREADS = 2
-"""With one thread OpenVINO 2026.4 rounds otherwise than with two or more (probabilities differ by up to 0.0002), among
-which it does not; so no process has one unless that is wished, and a scan's result does not depend on its company."""
 SHARE_OF_MEMORY = 0.9
 PEEK = 8
 
@@ -69,7 +66,7 @@ def crew_for(first: Sequence[Source], most: int, wish: CrewWish, *, cores: int, 
         scans = sum(source.kind != "refused" for source in first)
         workers = min(most, scans) if scans > 1 else 0
     share = int(SHARE_OF_MEMORY * memory_mib) // max(1, workers)
-    return Crew(workers=workers, threads=wish.threads or max(LEAST_THREADS, cores // max(1, workers)),
+    return Crew(workers=workers, threads=wish.threads or max(1, cores // max(1, workers)),
                 memory_mib=wish.memory_mib or max(2 * wish.worker_mib, share))
 
 

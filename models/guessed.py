@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import edt
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.ndimage import binary_erosion, gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Box, Geometry, Points, box_where
@@ -29,6 +29,8 @@ SURROUNDINGS_MM, SOLID_SHARE = 3.0, 0.4
 """Bone of whose surroundings (Gaussian, standard deviation) less than this share is bone or canal stands out: a flat
 surface has a half, a ball of 12 mm radius less everywhere. Both, and the next, chosen on 140 simulated scans of
 training anatomies and 48 with cement put into one real CT."""
+SURROUNDINGS_CUT = 2.0
+"""So many standard deviations away nothing counts any more."""
 ABSENT_MM = 1.0
 """What lies so far outside the bones of the other side is none. The halves of real pelves differ by about this much."""
 MOST_TURNS = 40
@@ -63,15 +65,24 @@ def without_guesses(anatomy: LabelMap, hidden: Mask, hu: Field, *, voxel_mm: flo
 
 def _bulges(labels: Labels, guessed: Mask, spacing: tuple[float, ...]) -> Mask:
     """Guessed bone that stands out of what lies around it; taken off from outside until the surface is flat enough."""
-    solid = (labels != Structure.BACKGROUND).astype(np.float32)
-    may_go, gone = _bone(labels) & guessed, np.zeros(labels.shape, dtype=bool)
     sigma = tuple(SURROUNDINGS_MM / s for s in spacing)
+    share = gaussian_filter((labels != Structure.BACKGROUND).astype(np.float32), sigma, mode="nearest",
+                            truncate=SURROUNDINGS_CUT)
+    # What a voxel adds along each axis to the share of those around it: few go in a turn, and only theirs is taken off.
+    spread = [gaussian_filter1d(np.eye(side, dtype=np.float32), s, axis=0, mode="nearest", truncate=SURROUNDINGS_CUT)
+              for side, s in zip(labels.shape, sigma, strict=True)]
+    reach = [int(SURROUNDINGS_CUT * s + 0.5) for s in sigma]
+    left, gone = np.argwhere(_bone(labels) & guessed), np.zeros(labels.shape, dtype=bool)
     for _ in range(MOST_TURNS):
-        going = may_go & ~gone & (gaussian_filter(solid, sigma, mode="nearest", truncate=2.0) < SOLID_SHARE)
+        going = share[tuple(left.T)] < SOLID_SHARE
         if not going.any():
             break
-        gone |= going
-        solid[going] = 0
+        gone[tuple(left[going].T)] = True
+        for voxel in left[going]:
+            around = tuple(slice(max(at - far, 0), at + far + 1) for at, far in zip(voxel, reach, strict=True))
+            i, j, k = (of[span, at] for of, span, at in zip(spread, around, voxel, strict=True))
+            share[around] -= i[:, None, None] * j[:, None] * k
+        left = left[~going]
     return gone
 
 

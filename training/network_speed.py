@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import prod
@@ -26,7 +26,7 @@ from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
 from sacroleak.models.effort import Effort, precision_of
 from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.resample import Field as Floats
-from sacroleak.models.runtime import Network, Precision
+from sacroleak.models.runtime import Network, Precision, each
 from sacroleak.training.assembled import watched
 from sacroleak.training.benchmark import BenchmarkConfig, make_case, read_benchmark
 from sacroleak.training.circumstances import circumstances
@@ -59,7 +59,9 @@ class NetworkSpeedConfig(BaseModel):
 
 @dataclass(slots=True, kw_only=True)
 class Timed:
-    """A network that counts its calls by the sides of what it is fed, and the seconds they take."""
+    """A network that counts its calls by the sides of what it is fed, and the seconds from what it is asked to what it
+    answers; of many inputs at a time, also what is done with the first answers before the last has come.
+    """
 
     network: Network
     calls: dict[Shape, int] = field(default_factory=dict)
@@ -67,12 +69,19 @@ class Timed:
 
     def __call__(self, channels: Floats) -> Floats:
         """Run it once."""
+        (answer,) = self.many((channels,))
+        return answer
+
+    def many(self, inputs: Iterable[Floats]) -> Iterator[Floats]:
+        """The network's answers in order."""
         began = perf_counter()
-        answer = self.network(channels)
+        yield from each(self.network, map(self._counted, inputs))
         self.seconds += perf_counter() - began
+
+    def _counted(self, channels: Floats) -> Floats:
         sides = (channels.shape[1], channels.shape[2], channels.shape[3])
         self.calls[sides] = self.calls.get(sides, 0) + 1
-        return answer
+        return channels
 
 
 def timed_segmenter(bundle: Bundle, *, threads: int, effort: Effort) -> tuple[TwoPassSegmenter, dict[str, Timed]]:

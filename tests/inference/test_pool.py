@@ -142,9 +142,9 @@ def test_a_run_stops_before_the_disk_is_full(tmp_path: Path, phantom: ModuleType
 @pytest.mark.parametrize(("wish", "scans", "cores", "memory", "wanted"), [
     (CrewWish(), 1, 4, 64_000, (0, 4)),
     (CrewWish(workers=1), 1, 4, 64_000, (1, 4)),
-    (CrewWish(), 8, 4, 64_000, (4, 2)),
+    (CrewWish(), 8, 4, 64_000, (4, 1)),
     (CrewWish(), 2, 4, 64_000, (2, 2)),
-    (CrewWish(), 99, 32, 64_000, (32, 2)),
+    (CrewWish(), 99, 32, 64_000, (32, 1)),
     (CrewWish(), 8, 4, 4_000, (2, 2)),
     (CrewWish(), 8, 4, 500, (1, 4)),
     (CrewWish(workers=3, threads=5), 8, 4, 64_000, (3, 5)),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.distance import Mask
-from sacroleak.models.guessed import without_guesses
+from sacroleak.models.guessed import GUESSED_MM, SOLID_SHARE, SURROUNDINGS_MM, without_guesses
 from tests.phantoms import FORAMEN_LEVELS, Pose, Shape, anatomy, ball, canal_y, ellipsoid
 
 POSE = Pose(twist=6.0, lean=4.0)
@@ -67,6 +68,21 @@ def test_a_lump_of_hidden_cement_on_bone_is_no_bone(radius: float) -> None:
     lump = ball_at(bones, (30, 30, 20 + radius), radius)
     found = without_guesses(filled(bones, lump), lump, seen(bones), voxel_mm=1.0)
     assert open_share(bones, found, lump) > 0.8
+
+
+@pytest.mark.parametrize("centre", [(30, 30, 24), (30, 1, 24), (30, 58, 22)], ids=["inside", "edge", "far edge"])
+def test_bulges_are_taken_off_as_if_all_were_looked_at_in_every_turn(centre: tuple[float, float, float]) -> None:
+    bones = slab()
+    lump = ball_at(bones, centre, 6.0)
+    filled_in = filled(bones, lump)
+    solid, turns = filled_in.labels != Structure.BACKGROUND, 0
+    may_go = distance_transform_edt(~lump) <= GUESSED_MM + 1.0
+    while (going := may_go & solid & (gaussian_filter(solid.astype(np.float32), SURROUNDINGS_MM, mode="nearest",
+                                                      truncate=2.0) < SOLID_SHARE)).any():
+        solid, turns = solid & ~going, turns + 1
+    found = without_guesses(filled_in, lump, seen(bones), voxel_mm=1.0)
+    assert turns > 2, "or nothing is shown"
+    assert np.array_equal(found.labels != Structure.BACKGROUND, solid)
 
 
 def test_cement_in_bone_up_to_its_surface_leaves_the_surface() -> None:

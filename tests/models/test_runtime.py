@@ -1,4 +1,6 @@
-"""What networks calculate in: bfloat16 only where the processor says it has it, and nearly the same answers."""
+"""What networks calculate in: bfloat16 only where the processor has it, with nearly the same answers; and the same answers
+with however many threads.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sacroleak.models import runtime
 from sacroleak.models.bundle import default_bundle
 from sacroleak.models.effort import Effort, precision_of
-from sacroleak.models.runtime import OpenVinoNetwork, quickest
+from sacroleak.models.runtime import OpenVinoNetwork, Precision, quickest
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +46,44 @@ def test_both_precisions_say_nearly_the_same() -> None:
     if quickest() == "bf16":
         assert not np.array_equal(exact, short), "otherwise the choice has no effect"
     assert np.abs(exact - short).mean() < 0.01
+
+
+@pytest.fixture(scope="module")
+def shown() -> list[npt.NDArray[np.float32]]:
+    """More inputs than there are threads, of two sizes."""
+    rng = np.random.default_rng(4)
+    return [rng.uniform(-1, 1, size=(2, 32, 32, side)).astype(np.float32) for side in (32, 48, 32, 48, 32, 32, 48)]
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_an_answer_does_not_depend_on_the_threads_nor_on_its_company(
+        shown: list[npt.NDArray[np.float32]], precision: Precision) -> None:
+    path = default_bundle().network_path("near")
+    alone = OpenVinoNetwork(path, threads=1, precision=precision)
+    wanted = [alone(one) for one in shown]
+    for threads in (1, 2, 3):
+        answers = list(OpenVinoNetwork(path, threads=threads, precision=precision).many(shown))
+        assert len(answers) == len(wanted)
+        assert all(np.array_equal(a, b) for a, b in zip(answers, wanted, strict=True)), "in order, bit for bit"
+
+
+def test_who_leaves_early_leaves_the_network_usable(shown: list[npt.NDArray[np.float32]]) -> None:
+    network = OpenVinoNetwork(default_bundle().network_path("near"), threads=2)
+    wanted = network(shown[1])
+    answers = network.many(shown)
+    next(answers)
+    answers.close()
+    assert np.array_equal(network(shown[1]), wanted)
+    assert len(list(network.many(shown))) == len(shown)
+
+
+def test_inputs_are_taken_only_as_they_can_be_worked_on(shown: list[npt.NDArray[np.float32]]) -> None:
+    taken = []
+
+    def inputs() -> Iterator[npt.NDArray[np.float32]]:
+        for number, one in enumerate(shown):
+            taken.append(number)
+            yield one
+
+    next(OpenVinoNetwork(default_bundle().network_path("near"), threads=1).many(inputs()))
+    assert len(taken) <= 3, "one at work, one that waits, and the one in whose place it is"
