@@ -1,5 +1,5 @@
-"""What networks calculate in: bfloat16 only where the processor has it, with nearly the same answers; and the same answers
-with however many threads.
+"""What networks calculate in: bfloat16 only where the processor has it, with nearly the same answers; and the same
+answers with however many threads.
 """
 
 from __future__ import annotations
