@@ -55,7 +55,12 @@ def test_calls_and_seconds_are_counted() -> None:
     for sides in ((16, 16, 16), (16, 16, 16), (32, 16, 16)):
         timed(np.zeros((2, *sides), np.float32))
     assert timed.calls == {(16, 16, 16): 2, (32, 16, 16): 1}
-    assert timed.seconds > 0
+    alone = timed.seconds
+    assert alone > 0
+    many = list(timed.many(np.zeros((2, side, 16, 16), np.float32) for side in (16, 48)))
+    assert [answer.shape[1] for answer in many] == [16, 48]
+    assert timed.calls == {(16, 16, 16): 3, (32, 16, 16): 1, (48, 16, 16): 1}
+    assert timed.seconds > alone
 
 
 def test_each_test_of_the_peak_runs_and_knows_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
