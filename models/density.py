@@ -41,17 +41,11 @@ class Density:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certainty:
-    """How far the networks take the part's voxels for cement, 0 to 1: mean, highest, share of voxels above one half.
-
-    `in_bone`: how far they take them for bone when the cement is hidden from them, mean; `in_bone_least`: 10th
-    percentile. A leak that the contour only just leaves outside is near one half.
-    """
+    """How far the networks take the part's voxels for cement, 0 to 1: mean, highest, share of voxels above one half."""
 
     mean: float
     highest: float
     sure_share: float
-    in_bone: float = 0.0
-    in_bone_least: float = 0.0
 
 
 def density_of(rows: Rows, cement: Cement, ct: Volume) -> Density:
@@ -63,12 +57,10 @@ def density_of(rows: Rows, cement: Cement, ct: Volume) -> Density:
                    relative=float(own.mean()) / inside if inside > 0 else 1.0)
 
 
-def certainty_of(rows: Rows, cement: Cement, told: PerCent | None, in_bone: PerCent | None) -> Certainty:
-    """Certainty of some rows; what nobody doubts (nothing told, as with a manual mask) is cement and outside bone."""
-    bone = np.zeros(len(rows)) if in_bone is None else _values(in_bone, cement, rows) / 100.0
+def certainty_of(rows: Rows, cement: Cement, told: PerCent | None) -> Certainty:
+    """Certainty of some rows; what nobody doubts (nothing told, as with a manual mask) is cement."""
     own = np.ones(len(rows)) if told is None else _values(told, cement, rows) / 100.0
-    return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()),
-                     in_bone=float(bone.mean()), in_bone_least=float(np.percentile(bone, 10)))
+    return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()))
 
 
 def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:

@@ -83,8 +83,6 @@ _MEASURES: Mapping[str, _Measure] = {
     "certainty_mean": lambda p: p.certainty.mean,
     "certainty_highest": lambda p: p.certainty.highest,
     "certainty_sure_share": lambda p: p.certainty.sure_share,
-    "in_bone_mean": lambda p: p.certainty.in_bone,
-    "in_bone_least": lambda p: p.certainty.in_bone_least,
     # The scan: `log10` of mL, mm, share of the sacrum's length.
     "intraosseous_log10_ml": _log(lambda p: p.scan.intraosseous_ml),
     "voxel_log10_ml": _log(lambda p: p.scan.voxel_ml),

@@ -135,7 +135,7 @@ class MeasuredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScanView:
-    """One scan as its parts are measured in it. `certainty`, `in_bone`: as a Segmentation's. `review_reasons`: why a
+    """One scan as its parts are measured in it. `certainty`: as a Segmentation's. `review_reasons`: why a
     person should look at the scan, beside what is said of its parts. `needles`: what is known of them from elsewhere,
     if anything is.
     """
@@ -144,7 +144,6 @@ class ScanView:
     spaces: Compartments
     ct: Volume
     certainty: npt.NDArray[np.uint8] | None
-    in_bone: npt.NDArray[np.uint8] | None
     landmarks: Landmarks
     measures: ScanMeasures
     tracks: tuple[Track, ...] = ()
@@ -191,7 +190,7 @@ def part_features(
         excess_mm=float(cement.excess_mm[rows].max()), apart_mm=_gap_mm(points, cement.points[others]),
         rim_share=float((cement.excess_mm[rows] < 0).mean()), profile=_profile(course, spaces),
         place=_place(rows, course, view, context), density=density_of(rows, cement, view.ct),
-        certainty=certainty_of(rows, cement, view.certainty, view.in_bone), scan=view.measures,
+        certainty=certainty_of(rows, cement, view.certainty), scan=view.measures,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import cc3d
 import edt
 import numpy as np
@@ -31,7 +29,7 @@ from sacroleak.models.near import (
     stretched,
     worth_looking,
 )
-from sacroleak.models.resample import Field, sample_points, to_aligned_grid
+from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 
@@ -86,14 +84,14 @@ class TwoPassSegmenter:
         if cement.any():
             doubtful = LabelMap(labels=cement | bright.suspects(), geometry=part.geometry)
             bones = self._without_cement(doubtful, region, seen, hu)
-            cement, metal = delineate(part, bones.anatomy, bright)
+            cement, metal = delineate(part, bones, bright)
         else:
             bones = working_bones(region)
         return Segmentation(
-            anatomy=bones.anatomy, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
+            anatomy=bones, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage,
-            certainty=bright.certainty(), in_bone=bones.per_cent_at(cement, part.geometry))
+            certainty=bright.certainty())
 
     def _closer(self, hu: Field, region: Region) -> Near | None:
         """The third look, around all that may be cement; None without such a network or where nothing is suspect.
@@ -108,7 +106,7 @@ class TwoPassSegmenter:
         wanted = worth_looking(hu, suspect, WORKING_MM)
         return look_near(hu, wanted, self._near, DENSE)
 
-    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> Bones:
+    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:
         """The bones, on the working grid, seen once more with all that may be `cement` hidden.
 
         `seen`, `hu`: the scan on the fine network's grid and on the working grid.
@@ -137,8 +135,7 @@ class TwoPassSegmenter:
         if near is not None:
             near = near.only(_beside_hidden(near, hidden) & ~_fifth_lumbar(near, mixed_region))
         bones = working_bones(mixed_region, near)
-        return replace(bones, anatomy=without_guesses(bones.anatomy, hidden, hu,
-                                                      voxel_mm=float(cement.geometry.spacing_mm.max())))
+        return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
 
     def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
         """The fine network's answer around `centre`, and the HU it was given."""
@@ -211,22 +208,7 @@ def seen_anatomy(region: Region) -> LabelMap:
     return LabelMap(labels=labels, geometry=region.geometry)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bones:
-    """Structures 0-5 on the working grid, and the probability there of being in any bone, the canal left out."""
-
-    anatomy: LabelMap
-    probability: Field
-
-    def per_cent_at(self, cement: npt.NDArray[np.bool_], grid: Geometry) -> npt.NDArray[np.uint8]:
-        """The probability at each voxel of `cement`, on `grid`; 0 elsewhere."""
-        per_cent = np.zeros(cement.shape, dtype=np.uint8)
-        index = self.anatomy.geometry.to_index(grid.to_lps(np.argwhere(cement)))
-        per_cent[cement] = np.rint(100 * np.clip(sample_points(self.probability, index), 0, 1))
-        return per_cent
-
-
-def working_bones(region: Region, near: Near | None = None) -> Bones:
+def working_bones(region: Region, near: Near | None = None) -> LabelMap:
     """The region's bones on the 1 mm working grid; stray pieces of each structure are dropped.
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
@@ -236,7 +218,6 @@ def working_bones(region: Region, near: Near | None = None) -> Bones:
     sides = geometry.shape
     best = np.zeros(sides, dtype=np.float32)
     total = np.zeros(sides, dtype=np.float32)
-    bone = np.zeros(sides, dtype=np.float32)
     labels = np.zeros(sides, dtype=np.uint8)
     for structure in list(Structure)[BONES]:
         probability = region.probabilities[structure]
@@ -247,13 +228,11 @@ def working_bones(region: Region, near: Near | None = None) -> Bones:
         if near is not None:
             near.mix(structure, fine, box)
         total[box] += fine
-        if structure != Structure.SACRAL_CANAL:
-            bone[box] += fine
         np.copyto(labels[box], np.uint8(structure), where=fine > best[box])
         np.maximum(best[box], fine, out=best[box])
     labels[best <= 1.0 - total] = Structure.BACKGROUND
     _drop_strays(labels)
-    return Bones(anatomy=LabelMap(labels=labels, geometry=geometry), probability=bone)
+    return LabelMap(labels=labels, geometry=geometry)
 
 
 def working_grid(region: Geometry) -> Geometry:

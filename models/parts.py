@@ -53,7 +53,7 @@ def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None
                             voxel_ml=grid.voxel_ml, voxel_mm=float(grid.spacing_mm.max()),
                             coverage=segmentation.sacrum_coverage)
     return ScanView(cement=cement, spaces=spaces, ct=segmentation.ct, certainty=segmentation.certainty,
-                    in_bone=segmentation.in_bone, landmarks=find_landmarks(spaces, segmentation.ct), measures=measures)
+                    landmarks=find_landmarks(spaces, segmentation.ct), measures=measures)
 
 
 def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[MeasuredPart]]:

@@ -19,8 +19,7 @@ class Segmentation:
     `cement`: bool, every cement voxel near the sacrum, on a crop of the scan's own grid (any orientation).
     `ct`: HU on exactly the grid of `cement`. `start`: index of the crop's first voxel in the whole scan.
     `sacrum_coverage`: share of the sacrum's length that the scan shows, 0 to 1. `certainty`: per cent, how far the
-    networks take each voxel of that grid for cement; `in_bone`: per cent, how far they take each voxel of the cement
-    for bone when it is hidden from them. Each None if the segmenter does not tell.
+    networks take each voxel of that grid for cement; None if the segmenter does not tell.
     """
 
     anatomy: LabelMap
@@ -30,12 +29,10 @@ class Segmentation:
     metal_ml: float
     sacrum_coverage: float
     certainty: npt.NDArray[np.uint8] | None = None
-    in_bone: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         self.ct.geometry.require_same_grid(self.cement.geometry, "cement and CT")
-        for name, told in (("certainty", self.certainty), ("in_bone", self.in_bone)):
-            if told is not None and told.shape != self.cement.labels.shape:
-                raise GeometryError(f"{name}: array is {told.shape}, cement {self.cement.labels.shape}")
+        if self.certainty is not None and self.certainty.shape != self.cement.labels.shape:
+            raise GeometryError(f"certainty: array is {self.certainty.shape}, cement {self.cement.labels.shape}")
         if (self.anatomy.geometry.affine[:3, :3] <= -1e-6).any():
             raise GeometryError("anatomy: the working grid must run along +L, +P, +S")

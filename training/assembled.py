@@ -9,7 +9,7 @@ from dataclasses import replace
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.cement import Region
 from sacroleak.models.effort import BothWays
-from sacroleak.models.networks import Bones, TwoPassSegmenter, working_bones
+from sacroleak.models.networks import TwoPassSegmenter, working_bones
 from sacroleak.models.resample import Field
 from sacroleak.models.runtime import Network
 
@@ -23,7 +23,7 @@ class OneLook(TwoPassSegmenter):
     def __init__(self, segmenter: TwoPassSegmenter) -> None:
         vars(self).update(vars(segmenter))
 
-    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> Bones:  # noqa: ARG002 - as inherited
+    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:  # noqa: ARG002 - as inherited
         return working_bones(region)
 
 

@@ -128,18 +128,6 @@ def test_density_and_certainty_are_those_of_the_part() -> None:
     assert parts_of(scan)[0].certainty.mean == 1.0
 
 
-def test_how_far_a_part_is_taken_for_bone_is_read_at_its_own_voxels() -> None:
-    scan = cement_at(alar_cement(), FRONT)
-    told = np.full(scan.cement.labels.shape, 95, dtype=np.uint8)
-    index = np.argwhere(scan.cement.labels)
-    before = scan.cement.geometry.to_lps(index)[:, 1] < front_y(20, 20)
-    told[tuple(index[before].T)] = 30
-    part = parts_of(replace(scan, in_bone=told))[0]
-    assert part.certainty.in_bone == pytest.approx(0.3, abs=0.05)
-    assert part.certainty.in_bone_least == pytest.approx(0.3)
-    assert parts_of(scan)[0].certainty.in_bone == 0.0
-
-
 def test_neighbours_are_other_parts_within_five_millimetres() -> None:
     near = ball((30.0, front_y(10, 30) - 6.0, 10.0), 4.0)
     far = ball((-20.0, front_y(0, 20) - 6.0, -5.0), 3.0)

@@ -52,13 +52,6 @@ def test_certainty_is_high_in_cement_and_none_in_soft_tissue() -> None:
     assert found.certainty[found.ct.hu < 200].max() == 0
 
 
-def test_cement_within_bone_is_taken_for_bone_when_it_is_hidden_and_nothing_else_is_asked() -> None:
-    found = segment(Scan(cement_ml=3.0))
-    assert found.in_bone is not None
-    assert np.median(found.in_bone[found.cement.labels > 0]) > 60
-    assert not found.in_bone[found.cement.labels == 0].any()
-
-
 def test_metal_is_measured() -> None:
     """3 mL of it, whose rim the coded network takes for less dense things."""
     assert 0.5 < segment(Scan(metal=True)).metal_ml < 3.0
