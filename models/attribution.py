@@ -145,6 +145,9 @@ def _scan_reasons(
     if features.scan.intraosseous_ml < limits.leaks.source_ml:
         reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
                        "may be something else of that density.")
+    voxels = round(features.volume_ml / features.scan.voxel_ml)
+    if voxels <= limits.review.few_voxels:
+        reasons.append(f"It has only {voxels} of the scan's voxels: a contour one voxel off makes as much.")
     if features.certainty.mean < limits.review.certainty:
         reasons.append(f"The networks hardly take it for cement (mean certainty {features.certainty.mean:.2f}): its "
                        "density, its shape and where it lies or points spoke for it.")

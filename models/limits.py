@@ -125,6 +125,7 @@ class ReviewLimits(_Limits):
     close_call: PositiveFloat
     near_noise_mm: PositiveFloat
     small_ml: PositiveFloat
+    few_voxels: PositiveFloat
     apart_mm: PositiveFloat
     coverage: PositiveFloat
     edge_mm: PositiveFloat

@@ -169,6 +169,15 @@ def test_a_tiny_leak_is_reported_for_review() -> None:
     assert any("small" in reason for reason in found.leaks[0].review_reasons)
 
 
+@pytest.mark.parametrize(("radius_mm", "asked"), [(2.5, True), (6.0, False)])
+def test_a_leak_of_few_voxels_is_reported_for_review(radius_mm: float, asked: bool) -> None:
+    at = (30, front_y(20, 30) - 5, 20)
+    found = attribute(cement_at(alar_cement(), ball(at, radius_mm), spacing=(3.0, 3.0, 3.0)), LIMITS)
+    leak, voxel_ml = largest(found), found.leak_numbers.geometry.voxel_ml
+    assert (leak.volume_ml <= LIMITS.review.few_voxels * voxel_ml * 1.01) == asked
+    assert any("voxels" in reason for reason in leak.review_reasons) == asked
+
+
 def test_cement_in_l5_is_another_treatment() -> None:
     found = attribute(cement_at(alar_cement(), ball((5, float(canal_y(72)) - 22, 72), 8)), LIMITS)
     assert not found.leak_present
