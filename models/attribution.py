@@ -142,18 +142,18 @@ def _scan_reasons(
 ) -> tuple[str, ...]:
     """Why a person should look whoever judges: too little is seen to be sure."""
     features, reasons = part.measured.features, _needle_reasons(part, limits)
+    rows = part.measured.part.rows
     if features.scan.intraosseous_ml < limits.leaks.source_ml:
         reasons.append(f"Hardly any cement lies in the bone that is seen ({features.scan.intraosseous_ml:.2f} mL): it "
                        "may be something else of that density.")
-    voxels = round(features.volume_ml / features.scan.voxel_ml)
-    if voxels <= limits.review.few_voxels:
-        reasons.append(f"It has only {voxels} of the scan's voxels: a contour one voxel off makes as much.")
+    if len(rows) <= limits.review.few_voxels:
+        reasons.append(f"It has only {len(rows)} of the scan's voxels: a contour one voxel off makes as much.")
     if features.certainty.mean < limits.review.certainty:
         reasons.append(f"The networks hardly take it for cement (mean certainty {features.certainty.mean:.2f}): its "
                        "density, its shape and where it lies or points spoke for it.")
     if segmentation.sacrum_coverage < limits.review.coverage:
         reasons.append(f"Only {segmentation.sacrum_coverage:.0%} of the sacrum is seen.")
-    if _at_edge(part.measured.part.rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):
+    if _at_edge(rows, cement, segmentation.anatomy.geometry, limits.review.edge_mm):
         reasons.append("It reaches the border of the examined region.")
     return tuple(reasons)
 
