@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,7 +49,7 @@ class ExtractConfig(BaseModel):
     """`configs/extract_features.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cases: LeakCasesConfig
+    cases: Annotated[tuple[LeakCasesConfig, ...], Field(min_length=1)]
     match_share: float = Field(gt=0, le=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class LeakCasesConfig(BaseModel):
-    """Which scans: `count` of them, `new_procedural` of them of pelvises that no network has seen, the others of
+    """A group of scans: `count` of them, `new_procedural` of them of pelvises that no network has seen, the others of
     anatomies of split train; `far` is the share far from what patients show. Lengths in mm.
     """
 
@@ -87,10 +88,14 @@ class Order:
                            sorted(f"{path.name} {digest}" for path, digest in self.bones)])
 
 
-def orders(config: LeakCasesConfig, *, anatomies: Path, manifest: Path) -> list[Order]:
-    """One order a scan. Raises ManifestError or InputError if there are no bones of split train."""
+def orders(groups: Sequence[LeakCasesConfig], *, anatomies: Path, manifest: Path) -> list[Order]:
+    """One order a scan, numbered through all groups: one added at the end leaves the scans of the others as they are.
+
+    Raises ManifestError or InputError if there are no bones of split train.
+    """
     bones = tuple((path, sha256_of(path)) for path in train_anatomies(anatomies, manifest))
-    return [Order(config=config, number=number, bones=bones) for number in range(config.count)]
+    configs = [config for config in groups for _ in range(config.count)]
+    return [Order(config=config, number=number, bones=bones) for number, config in enumerate(configs)]
 
 
 def kept_case(order: Order, folder: Path) -> LeakCase:

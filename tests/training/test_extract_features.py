@@ -23,9 +23,9 @@ from sacroleak.training.part_table import load_table
 from sacroleak.training.seen_cases import true_segmentation
 from sacroleak.training.simulation.case import Case
 
-CONFIG = ExtractConfig(match_share=0.1, cases=LeakCasesConfig(
+CONFIG = ExtractConfig(match_share=0.1, cases=(LeakCasesConfig(
     count=3, seed=1, new_procedural=0.0, far=0.0, near_miss_without_leak=0.0, fov_mm=(170.0, 171.0),
-    pixel_mm=(2.0, 2.1), slices_mm=(3.0,)))
+    pixel_mm=(2.0, 2.1), slices_mm=(3.0,)),))
 
 
 class Perfect:

@@ -17,7 +17,7 @@ CONFIG = LeakCasesConfig(count=3, seed=1, new_procedural=0.0, far=0.0, near_miss
 
 def test_a_scan_is_made_once_and_read_back_whole(anatomies: Path, manifest: Path, tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    order = orders(CONFIG, anatomies=anatomies, manifest=manifest)[1]
+    order = orders([CONFIG], anatomies=anatomies, manifest=manifest)[1]
     made = kept_case(order, tmp_path)
     assert made.patient in {path.stem for path in anatomies.glob("*.npz")}
     again = leak_cases.make(order).case
@@ -31,12 +31,22 @@ def test_a_scan_is_made_once_and_read_back_whole(anatomies: Path, manifest: Path
         raise AssertionError("made a second time")
 
     monkeypatch.setattr(leak_cases, "make", never)
-    more = orders(CONFIG.model_copy(update={"count": 9}), anatomies=anatomies, manifest=manifest)[1]
+    more = orders([CONFIG.model_copy(update={"count": 9})], anatomies=anatomies, manifest=manifest)[1]
     np.testing.assert_array_equal(kept_case(more, tmp_path).case.ct.hu, made.case.ct.hu)
-    other = orders(CONFIG.model_copy(update={"seed": 2}), anatomies=anatomies, manifest=manifest)[1]
+    other = orders([CONFIG.model_copy(update={"seed": 2})], anatomies=anatomies, manifest=manifest)[1]
     with pytest.raises(AssertionError, match="a second time"):
         kept_case(other, tmp_path)
     assert load_leak_case(tmp_path / f"{order.name}.npz").name == order.name
+
+
+def test_a_group_of_scans_added_at_the_end_leaves_the_others_as_they_are(anatomies: Path, manifest: Path) -> None:
+    one = orders([CONFIG], anatomies=anatomies, manifest=manifest)
+    coarse = CONFIG.model_copy(update={"pixel_mm": (5.0, 6.0), "count": 2})
+    both = orders([CONFIG, coarse], anatomies=anatomies, manifest=manifest)
+    assert [order.origin for order in both[:3]] == [order.origin for order in one]
+    assert [order.name for order in both] == [f"leak-case-{number:04d}" for number in range(5)]
+    assert [order.config for order in both[3:]] == [coarse, coarse]
+    assert leak_cases.make(both[3]).case.ct.geometry.spacing_mm.max() >= 5.0
 
 
 def test_only_anatomies_of_split_train_are_used(tmp_path: Path) -> None:
