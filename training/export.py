@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
@@ -28,6 +29,11 @@ def main(config: TrainConfig, *, checkpoint: Path, out: Path) -> Path:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = build_network(config.network.filters)
     network.load_state_dict(state["smooth"])
+    return exported(network, config, updates=int(state["update"]), out=out)
+
+
+def exported(network: nn.Module, config: TrainConfig, *, updates: int, out: Path) -> Path:
+    """As `main`, of a network in memory that was trained for so many updates."""
     network.eval()
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as temporary:
@@ -35,7 +41,7 @@ def main(config: TrainConfig, *, checkpoint: Path, out: Path) -> Path:
     difference = _difference(Probabilities(network), out, config.network.patch)
     if difference > LARGEST_DIFFERENCE:
         raise ModelError(f"{out.name}: exported probabilities differ by {difference:.4f}, allowed {LARGEST_DIFFERENCE}")
-    facts = {"updates": int(state["update"]), "largest_difference": difference}
+    facts = {"updates": updates, "largest_difference": difference}
     write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
     return out
 
