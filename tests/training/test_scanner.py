@@ -78,6 +78,25 @@ def test_slices_farther_apart_than_the_grid_are_interpolated_back() -> None:
     assert flat == pytest.approx(77, abs=0.01)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_coarse_pixels_are_interpolated_back_to_the_grid(axis: int) -> None:
+    hu = np.zeros((32, 32, 32), dtype=np.float32)
+    hu[::2, ::2] = hu[1::2, 1::2] = 500
+    fine, coarse = (np.moveaxis(scanned(replace(PERFECT, pixel_mm=mm), hu), axis, 0)[:, 15, 16] for mm in (0.0, 4.0))
+    assert (np.abs(np.diff(fine[2:-2], n=2)) > 1).sum() > 20
+    assert (np.abs(np.diff(coarse[2:-2], n=2)) > 1e-2).sum() <= 8, "straight lines between pixels"
+    flat = scanned(replace(PERFECT, pixel_mm=2.5, averaged=False), np.full((32, 32, 32), 77, dtype=np.float32))
+    assert flat == pytest.approx(77, abs=0.01)
+
+
+def test_pixels_that_average_lose_noise_and_those_read_off_at_points_keep_more() -> None:
+    air = np.zeros((32, 32, 32), dtype=np.float32)
+    noisy = replace(PERFECT, blur_mm=0.8, noise_hu=30.0)
+    grid, averaged, points = (scanned(replace(noisy, pixel_mm=mm, averaged=over), air).std()
+                              for mm, over in ((0.0, True), (3.0, True), (3.0, False)))
+    assert 1.3 * averaged < points < grid
+
+
 def test_overlapping_slices_share_their_noise() -> None:
     air = np.zeros((32, 32, 32), dtype=np.float32)
     for slice_mm, low, high in ((1.0, -0.1, 0.1), (4.0, 0.6, 0.9)):
@@ -183,6 +202,9 @@ def test_drawn_scanners_span_what_exists(wild: bool) -> None:
     assert any(s.increment_mm > s.slice_mm for s in drawn), "gaps"
     assert any(0 < s.increment_mm < s.slice_mm for s in drawn), "overlap"
     assert not any(draw_scanner(rng, wild=wild).increment_mm for _ in range(50)), "the grid's own slices, unless asked"
+    assert 0.3 < np.mean([s.pixel_mm > 0 for s in drawn]) < 0.5
+    assert all(1.2 <= s.pixel_mm <= min(3.0, s.increment_mm) for s in drawn if s.pixel_mm)
+    assert not any(draw_scanner(rng, wild=wild).pixel_mm for _ in range(50)), "likewise its pixels"
 
 
 def test_a_round_field_of_view_shows_what_lies_in_it() -> None:

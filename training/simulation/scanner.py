@@ -38,7 +38,9 @@ class Scanner:
     """One acquisition; every effect can be turned off.
 
     `blur_mm`: FWHM in the plane; `edge_enhance`: 0 soft to 1.5 bone; `slice_mm`: thickness; `increment_mm`: distance
-    of slices, 0 for the grid's own (a larger one is interpolated back to the grid); `noise_hu`: see REFERENCE_BLUR_MM;
+    of slices, 0 for the grid's own (a larger one is interpolated back to the grid); `pixel_mm`: likewise in the plane,
+    as an archive that keeps coarse voxels, `averaged` over their width or read off at points; `noise_hu`: see
+    REFERENCE_BLUR_MM;
     `hardening`: 1 physics, 0 off; `starvation`: noise of rays that hardly arrive; `saturates` at 3071 HU; `tilt_deg`:
     of the gantry; `prone`, `table`; `fov_mm`: width of the round field of view around `fov_centre_mm`, None for all;
     `padding_hu`: value beyond it.
@@ -49,6 +51,8 @@ class Scanner:
     noise_hu: float
     edge_enhance: float = 0.0
     increment_mm: float = 0.0
+    pixel_mm: float = 0.0
+    averaged: bool = True
     hardening: float = 1.0
     starvation: bool = True
     saturates: bool = True
@@ -72,17 +76,22 @@ QUIET = Scanner(blur_mm=0.8, slice_mm=1.0, noise_hu=12.0)
 def draw_scanner(rng: np.random.Generator, *, wild: bool, rebinned: bool = False) -> Scanner:
     """Soft to bone kernels, 0.6 to 5 mm slices, low to high dose.
 
-    `rebinned`: slices may lie farther apart than the grid's, as a thick-slice scan that was brought to a finer grid.
+    `rebinned`: slices may lie farther apart than the grid's, as a thick-slice scan that was brought to a finer grid,
+    and pixels too: public collections keep voxels of 1.5 mm.
     """
     u = rng.uniform
     thick = u(0.6, 2.0) if rng.random() < 0.55 else u(2.0, 5.5)
     bone = u(0, 1) if rng.random() < 0.45 else 0.0
-    apart = 0.0
+    apart, pixel, averaged = 0.0, 0.0, True
     if rebinned and rng.random() < 0.6:
         apart = thick * float(rng.choice([0.5, 0.8, 1.0, 1.0, 1.25]))
+    if rebinned and rng.random() < 0.4:
+        pixel, averaged = u(1.2, 3.0), bool(rng.random() < 0.5)
+        apart = max(apart, pixel)
     return Scanner(
         blur_mm=u(0.4, 3.0) if wild else u(0.9, 1.8) * (1 - 0.55 * bone), edge_enhance=bone * u(0.3, 1.6),
-        slice_mm=thick, increment_mm=apart, noise_hu=float(np.exp(u(np.log(4), np.log(60 if bone == 0 else 25)))),
+        slice_mm=thick, increment_mm=apart, pixel_mm=pixel, averaged=averaged,
+        noise_hu=float(np.exp(u(np.log(4), np.log(60 if bone == 0 else 25)))),
         hardening=u(0.6, 1.5) if rng.random() < 0.6 else 0.0, starvation=bool(rng.random() < 0.8),
         saturates=bool(rng.random() < 0.6), prone=bool(rng.random() < 0.6), table=bool(rng.random() < 0.8),
         fov_mm=u(150, 420) if rng.random() < 0.4 else None, fov_centre_mm=(rng.normal(0, 12), rng.normal(-15, 15)),
@@ -115,24 +124,30 @@ def acquire(rng: np.random.Generator, hu: Field, geometry: Geometry, scanner: Sc
 def _cut(rng: np.random.Generator, hu: Field, level: Field, scanner: Scanner,
          patient: tuple[Points, tuple[float, float]]) -> Field:
     """Into slices, through the kernel, with noise, and back to the grid; `level`: lateral noise by slice."""
-    into, back = _slices(hu.shape[2], float(patient[0][2]), scanner)
+    into, back = _rebinned(hu.shape[2], float(patient[0][2]), scanner.slice_mm, scanner.increment_mm)
     stack: Field = hu @ into.T if into is not None else hu.copy()
     _kernel_and_noise(rng, stack, scanner, into @ level if into is not None else level, patient)
-    out: Field = stack @ back.T if back is not None else stack
+    for axis in (0, 1):
+        into, there = _rebinned(stack.shape[axis], float(patient[0][axis]), scanner.pixel_mm * scanner.averaged,
+                                scanner.pixel_mm)
+        if into is not None and there is not None:
+            stack = np.moveaxis(np.moveaxis(stack, axis, 2) @ (there @ into).T, 2, axis)
+    out: Field = np.ascontiguousarray(stack @ back.T if back is not None else stack)
     return out
 
 
-def _slices(count: int, step_mm: float, scanner: Scanner) -> tuple[Field | None, Field | None]:
-    """Weights (slices, k) of voxels in slices, and (k, slices) back to voxels; None where nothing changes."""
-    apart = scanner.increment_mm if scanner.increment_mm > 1.02 * step_mm else step_mm
+def _rebinned(count: int, step_mm: float, thick_mm: float, apart_mm: float) -> tuple[Field | None, Field | None]:
+    """Weights (slices, k) of voxels in slices `apart_mm` apart, and (k, slices) back to voxels; None where nothing
+    changes."""
+    apart = apart_mm if apart_mm > 1.02 * step_mm else step_mm
     number = max(2, int((count - 1) * step_mm / apart + 1e-6) + 1) if count > 1 else 1
     if number == count or apart == step_mm:
         number, apart = count, step_mm
     places = np.arange(count) * step_mm
     middles = (places[-1] - (number - 1) * apart) / 2 + np.arange(number) * apart
     into = None
-    if scanner.slice_mm > 1.02 * step_mm or number != count:
-        half = (max(scanner.slice_mm, step_mm) + step_mm) / 2
+    if thick_mm > 1.02 * step_mm or number != count:
+        half = (max(thick_mm, step_mm) + step_mm) / 2
         near = half - np.abs(places[None, :] - middles[:, None])
         weights = np.clip(near, 0, step_mm)
         into = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
