@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import config, dcmread
-from pydicom.dataset import Dataset
-from pydicom.tag import Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
-
+from sacroleak.core.dicom_elements import (
+    DEFLATED_LITTLE,
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    PIXEL_DATA,
+    UNDEFINED_LENGTH,
+    Elements,
+    plain_elements,
+)
 from sacroleak.core.errors import SeriesError
 
 Triple = tuple[float, float, float]
@@ -24,17 +28,20 @@ Numbers = tuple[float, ...]
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a table of contents, not an image (DICOM PS3.4 B.5)."""
 
-_KEYWORDS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
-    "ImageType", "SeriesNumber", "BodyPartExamined", "ContrastBolusAgent", "AcquisitionDateTime", "AcquisitionDate",
-    "AcquisitionTime", "MultienergyCTAcquisition", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "RescaleSlope", "RescaleIntercept", "RescaleType", "Rows", "Columns", "SamplesPerPixel",
-    "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-)  # fmt: skip
-_TAGS = {keyword: Tag(keyword) for keyword in _KEYWORDS}
+TAGS = {
+    "ImageType": 0x00080008, "SOPClassUID": 0x00080016, "SOPInstanceUID": 0x00080018, "AcquisitionDate": 0x00080022,
+    "AcquisitionDateTime": 0x0008002A, "AcquisitionTime": 0x00080032, "Modality": 0x00080060,
+    "ContrastBolusAgent": 0x00180010, "BodyPartExamined": 0x00180015, "MultienergyCTAcquisition": 0x00189361,
+    "StudyInstanceUID": 0x0020000D, "SeriesInstanceUID": 0x0020000E, "SeriesNumber": 0x00200011,
+    "ImagePositionPatient": 0x00200032, "ImageOrientationPatient": 0x00200037, "FrameOfReferenceUID": 0x00200052,
+    "SamplesPerPixel": 0x00280002, "PhotometricInterpretation": 0x00280004, "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010, "Columns": 0x00280011, "PixelSpacing": 0x00280030, "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101, "HighBit": 0x00280102, "PixelRepresentation": 0x00280103, "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053, "RescaleType": 0x00281054,
+}  # fmt: skip
+"""All that is read of a header, under the names of DICOM PS3.6 chapter 6."""
+_WANTED = frozenset(TAGS.values())
 _TALKATIVE = ("pydicom", "openjpeg", "pylibjpeg")
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_PIXEL_DATA = (0x7FE0, 0x0010)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,8 @@ class SliceHeader:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom and its decoders silent: warnings and log lines quote header values, which may be patient text."""
+    from pydicom import config  # 0.4 s: most files need none of it
+
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     before = [(logger.propagate, logger.handlers) for logger in loggers]
     mode = config.settings.reading_validation_mode
@@ -108,43 +117,57 @@ def quiet() -> Iterator[None]:
 def read_header(path: Path) -> SliceHeader | None:
     """The header of `path`, or None if it is no DICOM object that could be part of a series.
 
-    Raises SeriesError if the file begins as DICOM and cannot be read on. Call it under `quiet()`.
+    Raises SeriesError if the file begins as DICOM and cannot be read on.
     """
     with path.open("rb") as stream:
-        if not _looks_like_dicom(stream):
+        head = stream.read(132)
+        if not _looks_like_dicom(head):
             return None
         try:
-            data = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(_TAGS.values()))
-            syntax = str(data.file_meta.get("TransferSyntaxUID", "")) or ImplicitVRLittleEndian
-            if data.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
-                return None
-            offset, length = _pixel_element(stream, syntax)
-            return _header(path, data, syntax, offset, length)
+            found = plain_elements(stream, _WANTED) if head[128:] == b"DICM" else None
+            found = _any_elements(stream) if found is None else found
+            return None if found.media_class == DICOMDIR_CLASS else _header(path, found)
         except Exception:  # noqa: BLE001 - damaged files make pydicom raise nearly every error, quoting content
             raise SeriesError("a DICOM file is damaged or cut short: its header cannot be read") from None
 
 
-def _looks_like_dicom(stream: BinaryIO) -> bool:
+def _looks_like_dicom(head: bytes) -> bool:
     """`DICM` after the preamble, or (older exports without one) an element of group 0008 first."""
-    head = stream.read(132)
-    stream.seek(0)
     return head[128:] == b"DICM" or (head[:2] == b"\x08\x00" and len(head) == 132 and head[3] == 0)
+
+
+def _any_elements(stream: BinaryIO) -> Elements:
+    """The same as `plain_elements` for whatever pydicom can read; raises what pydicom raises."""
+    from pydicom import dcmread  # see quiet()
+
+    stream.seek(0)
+    with quiet():
+        data = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(TAGS.values()))
+        syntax = str(data.file_meta.get("TransferSyntaxUID", "")) or IMPLICIT_LITTLE
+        raw = {tag: data.get_item(tag) for tag in _WANTED}
+        media_class = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
+    offset, length = _pixel_element(stream, syntax)
+    # as they stand in the file: pydicom's own conversion takes half the time of reading a header
+    values = {tag: element.value for tag, element in raw.items()
+              if element is not None and isinstance(element.value, bytes)}
+    return Elements(values=values, syntax=syntax, media_class=media_class, pixel_offset=offset, pixel_length=length,
+                    little_endian=bool(data.original_encoding[1]))
 
 
 def _pixel_element(stream: BinaryIO, syntax: str) -> tuple[int | None, int | None]:
     """Offset and length of the value of Pixel Data, which `stream` stands before; (None, None) without one."""
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if syntax == DEFLATED_LITTLE:
         return 0, None  # lies inside the deflated part; the decoder finds it
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    order = ">" if syntax == EXPLICIT_BIG else "<"
     head = stream.read(8)
-    if len(head) < 8 or struct.unpack(f"{order}HH", head[:4]) != _PIXEL_DATA:
+    if len(head) < 8 or struct.unpack(f"{order}HH", head[:4]) != divmod(PIXEL_DATA, 1 << 16):
         return None, None
     explicit = head[4:6] in (b"OW", b"OB")
     length = struct.unpack(f"{order}I", stream.read(4) if explicit else head[4:])[0]
-    return stream.tell(), None if length == _UNDEFINED_LENGTH else int(length)
+    return stream.tell(), None if length == UNDEFINED_LENGTH else int(length)
 
 
-def _header(path: Path, data: Dataset, syntax: str, offset: int | None, length: int | None) -> SliceHeader:
+def _header(path: Path, data: Elements) -> SliceHeader:
     series = _text(data, "SeriesInstanceUID")
     sop = _text(data, "SOPInstanceUID")
     if not series or not sop:
@@ -152,7 +175,7 @@ def _header(path: Path, data: Dataset, syntax: str, offset: int | None, length: 
     position = _numbers(data, "ImagePositionPatient", 3)
     acquired = _text(data, "AcquisitionDateTime") or _text(data, "AcquisitionDate") + _text(data, "AcquisitionTime")
     return SliceHeader(
-        path=path, transfer_syntax=UID(syntax), sop_class=_text(data, "SOPClassUID"), sop_uid=sop, series_uid=series,
+        path=path, transfer_syntax=data.syntax, sop_class=_text(data, "SOPClassUID"), sop_uid=sop, series_uid=series,
         study_uid=_text(data, "StudyInstanceUID") or series, series_number=_whole(data, "SeriesNumber"),
         frame_uid=_text(data, "FrameOfReferenceUID"), modality=_text(data, "Modality").upper(),
         image_type=_words(data, "ImageType"), body_part=_text(data, "BodyPartExamined").upper(),
@@ -162,11 +185,11 @@ def _header(path: Path, data: Dataset, syntax: str, offset: int | None, length: 
         orientation=_numbers(data, "ImageOrientationPatient", 6), pixel_spacing_mm=_numbers(data, "PixelSpacing", 2),
         slope=_number(data, "RescaleSlope"), intercept=_number(data, "RescaleIntercept"),
         rescale_type=_text(data, "RescaleType").upper(), pixels=_pixel_format(data),
-        pixel_offset=offset, pixel_length=length,
+        pixel_offset=data.pixel_offset, pixel_length=data.pixel_length,
     )  # fmt: skip
 
 
-def _pixel_format(data: Dataset) -> PixelFormat:
+def _pixel_format(data: Elements) -> PixelFormat:
     stored = _unsigned(data, "BitsStored")
     return PixelFormat(
         rows=_unsigned(data, "Rows"), columns=_unsigned(data, "Columns"),
@@ -177,39 +200,32 @@ def _pixel_format(data: Dataset) -> PixelFormat:
     )  # fmt: skip
 
 
-def _raw(data: Dataset, keyword: str) -> bytes:
-    """The value's bytes as they stand in the file: pydicom's own conversion takes half the time of reading a header."""
-    element = data.get_item(_TAGS[keyword])
-    value = None if element is None else element.value
-    return value if isinstance(value, bytes) else b""
+def _text(data: Elements, keyword: str) -> str:
+    return data.values.get(TAGS[keyword], b"").decode("ascii", "replace").strip(" \0")
 
 
-def _text(data: Dataset, keyword: str) -> str:
-    return _raw(data, keyword).decode("ascii", "replace").strip(" \0")
-
-
-def _words(data: Dataset, keyword: str) -> tuple[str, ...]:
+def _words(data: Elements, keyword: str) -> tuple[str, ...]:
     text = _text(data, keyword).upper()
     return tuple(word.strip() for word in text.split("\\")) if text else ()
 
 
-def _unsigned(data: Dataset, keyword: str, default: int = 0) -> int:
+def _unsigned(data: Elements, keyword: str, default: int = 0) -> int:
     """A 16-bit number (VR US), in the byte order of the file."""
-    value = _raw(data, keyword)
-    return int.from_bytes(value, "little" if data.original_encoding[1] else "big") if len(value) == 2 else default
+    value = data.values.get(TAGS[keyword], b"")
+    return int.from_bytes(value, "little" if data.little_endian else "big") if len(value) == 2 else default
 
 
-def _whole(data: Dataset, keyword: str, default: int = 0) -> int:
+def _whole(data: Elements, keyword: str, default: int = 0) -> int:
     value = _number(data, keyword)
     return default if value is None else int(value)
 
 
-def _number(data: Dataset, keyword: str) -> float | None:
+def _number(data: Elements, keyword: str) -> float | None:
     numbers = _numbers(data, keyword, 1)
     return None if numbers is None else numbers[0]
 
 
-def _numbers(data: Dataset, keyword: str, count: int) -> Numbers | None:
+def _numbers(data: Elements, keyword: str, count: int) -> Numbers | None:
     """`count` finite numbers (VR DS or IS), or None if the element is missing, of another length, or not numeric."""
     try:
         numbers = tuple(float(part) for part in _text(data, keyword).split("\\"))

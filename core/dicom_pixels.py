@@ -6,17 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from sacroleak.core.dicom_elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from sacroleak.core.dicom_header import SliceHeader, quiet
 from sacroleak.core.errors import SeriesError
 
 HuArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 Stored = npt.NDArray[np.int16] | npt.NDArray[np.uint16]
 
-_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+_NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 PLUGINS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm")
 """The first that knows a syntax decodes it: JPEG-LS, JPEG 2000, RLE; GDCM, which prints to the console, the rest."""
 
@@ -29,10 +27,9 @@ def read_hu(slices: Sequence[SliceHeader]) -> HuArray:
     int16 where slope and intercept are whole and the result fits, else float32. Raises SeriesError if a file is cut
     short or its compressed pixels cannot be decoded.
     """
-    with quiet():
-        whole = all(s.slope == 1 and s.intercept == int(s.intercept or 0) for s in slices)
-        hu = _read_whole(slices) if whole else None
-        return _read_scaled(slices) if hu is None else hu
+    whole = all(s.slope == 1 and s.intercept == int(s.intercept or 0) for s in slices)
+    hu = _read_whole(slices) if whole else None
+    return _read_scaled(slices) if hu is None else hu
 
 
 def _read_whole(slices: Sequence[SliceHeader]) -> npt.NDArray[np.int16] | None:
@@ -80,23 +77,28 @@ def _read_native(header: SliceHeader, out: Stored, what: str) -> None:
     if min(got, header.pixel_length or 0) < out.nbytes:
         raise SeriesError(f"{what} is cut short: {min(got, header.pixel_length or 0)} bytes of pixels, "
                           f"wanted {out.nbytes}")
-    if header.transfer_syntax == ExplicitVRBigEndian:
+    if header.transfer_syntax == EXPLICIT_BIG:
         out.byteswap(inplace=True)
 
 
 def _decode(header: SliceHeader, out: Stored, what: str) -> None:
-    name = UID(header.transfer_syntax).name
+    from pydicom import dcmread  # 0.4 s: scans that are not compressed need none of it
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    syntax = UID(header.transfer_syntax)
     try:
-        decoder = get_decoder(UID(header.transfer_syntax))
+        decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise SeriesError(f"transfer syntax {header.transfer_syntax} is not supported") from None
+        raise SeriesError(f"transfer syntax {syntax} is not supported") from None
     plugin = next((p for p in PLUGINS if p in decoder.available_plugins), "")
     if not decoder.is_native and not plugin:
-        raise SeriesError(f"no decoder is installed for {name} ({header.transfer_syntax})")
+        raise SeriesError(f"no decoder is installed for {syntax.name} ({syntax})")
     try:
-        decoded, _ = decoder.as_array(dcmread(header.path, force=True), raw=True, index=0, decoding_plugin=plugin)
+        with quiet():
+            decoded, _ = decoder.as_array(dcmread(header.path, force=True), raw=True, index=0, decoding_plugin=plugin)
     except Exception:  # noqa: BLE001 - decoders raise nearly every built-in error on damaged data
-        raise SeriesError(f"{what}: its {name} pixels are damaged or cut short") from None
+        raise SeriesError(f"{what}: its {syntax.name} pixels are damaged or cut short") from None
     if decoded.shape != out.shape:
         raise SeriesError(f"{what}: decoded to {decoded.shape}, wanted {out.shape}")
     np.copyto(out, decoded, casting="unsafe")

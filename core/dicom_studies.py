@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sacroleak.core.dicom_header import SliceHeader, quiet, read_header
+from sacroleak.core.dicom_header import SliceHeader, read_header
 from sacroleak.core.errors import SeriesError
 
 DICOM_SUFFIXES = (".dcm", ".ima")
@@ -62,19 +62,18 @@ class StudyStream:
         """Read the headers of one folder's files."""
         damaged, foreign = [], []
         self._folders += 1
-        with quiet():
-            for file in files:
-                try:
-                    header = read_header(file)
-                except (SeriesError, OSError):
-                    damaged.append(file)
-                    continue
-                if header is not None:
-                    self._keep(header)
-                elif _claims_dicom(file):
-                    damaged.append(file)
-                else:
-                    foreign.append(file)
+        for file in files:
+            try:
+                header = read_header(file)
+            except (SeriesError, OSError):
+                damaged.append(file)
+                continue
+            if header is not None:
+                self._keep(header)
+            elif _claims_dicom(file):
+                damaged.append(file)
+            else:
+                foreign.append(file)
         return Folder(damaged=damaged, foreign=foreign)
 
     def complete(self) -> Iterator[Study]:
@@ -115,13 +114,12 @@ class StudyStream:
 
 def _read_again(files: Sequence[Path]) -> list[SliceHeader]:
     headers = []
-    with quiet():
-        for file in files:
-            try:
-                header = read_header(file)
-            except (SeriesError, OSError):
-                continue  # was told when the folder was looked at first
-            headers += [] if header is None else [header]
+    for file in files:
+        try:
+            header = read_header(file)
+        except (SeriesError, OSError):
+            continue  # was told when the folder was looked at first
+        headers += [] if header is None else [header]
     return headers
 
 

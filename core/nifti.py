@@ -6,18 +6,19 @@ import gzip
 import warnings
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.arrayproxy import ArrayProxy
-from nibabel.imageglobals import LoggingOutputSuppressor
 
 from sacroleak.core.errors import GeometryError, SeriesError
 from sacroleak.core.geometry import Affine, Geometry, Shape
 from sacroleak.core.nifti_write import RAS_FROM_LPS
 from sacroleak.core.volume import Volume
+
+if TYPE_CHECKING:
+    from nibabel.arrayproxy import ArrayProxy
+    from nibabel.nifti1 import Nifti1Header as Header
 
 MAX_VOXELS = 1 << 30
 """A 512x512 scan of 4,096 slices. A header that claims more is damaged or hostile."""
@@ -32,7 +33,6 @@ _SCANNER = 1
 _BLOCK = 4 << 20
 
 HuArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
-Header = nib.Nifti1Header
 
 
 def read_nifti(path: Path) -> Volume:
@@ -53,6 +53,10 @@ def read_nifti(path: Path) -> Volume:
 
 def _header(path: Path) -> tuple[Header, ArrayProxy]:
     """The header, and the proxy that alone knows offset and scaling: nibabel empties them in the header."""
+    import nibabel as nib  # 0.2 s, and pydicom's 0.4 s besides: scans that come as DICOM need none of it
+    from nibabel.arrayproxy import ArrayProxy
+    from nibabel.imageglobals import LoggingOutputSuppressor
+
     if path.stat().st_size == 0:
         raise SeriesError("the file is empty")
     with warnings.catch_warnings(), LoggingOutputSuppressor():  # nibabel prints repairs of odd headers

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Affine, Geometry
 from sacroleak.core.gzip_sparse import SparseGzip
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import write_whole
@@ -20,6 +20,9 @@ SCANNER_CODE = 1
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 DATA_OFFSET = 352
+TYPE_CODES = {"uint8": 2, "int16": 4, "uint16": 512}
+"""NIfTI's codes for the types written here."""
+MILLIMETRES = 2
 SHEAR_TOLERANCE = 1e-5
 
 
@@ -65,16 +68,38 @@ def _packed(labels: Labels, start: tuple[int, int, int], grid: Geometry) -> byte
 
 
 def _header(grid: Geometry, dtype: np.dtype[np.generic]) -> bytes:
-    """The 348-byte header and the empty extension word. A sheared grid (gantry tilt) has no qform, only the sform."""
+    """The 348-byte header and the empty extension word. A sheared grid (gantry tilt) has no qform, only the sform.
+
+    Offsets are those of nifti1.h. To write it here spares scans that come as DICOM the 0.2 s to load nibabel.
+    """
     affine = RAS_FROM_LPS @ grid.affine
-    header = nib.Nifti1Header(endianness="<")
-    header.set_data_dtype(dtype)
-    header.set_data_shape(grid.shape)
-    header.set_zooms(grid.spacing_mm)
-    header.set_xyzt_units("mm")
-    header["vox_offset"] = DATA_OFFSET
+    header = bytearray(DATA_OFFSET)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *grid.shape, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, TYPE_CODES[dtype.name], 8 * dtype.itemsize)
+    struct.pack_into("<8f", header, 76, 1, *grid.spacing_mm, 1, 1, 1, 1)
+    struct.pack_into("<2f", header, 108, DATA_OFFSET, 1)  # and a slope of 1
+    header[123] = MILLIMETRES
     axes = affine[:3, :3] / grid.spacing_mm
     if np.abs(axes.T @ axes - np.eye(3)).max() < SHEAR_TOLERANCE:
-        header.set_qform(affine, code=SCANNER_CODE)
-    header.set_sform(affine, code=SCANNER_CODE)
-    return bytes(header.binaryblock) + bytes(DATA_OFFSET - 348)
+        side, quaternion = _turn(axes)
+        struct.pack_into("<f", header, 76, side)
+        struct.pack_into("<h", header, 252, SCANNER_CODE)
+        struct.pack_into("<6f", header, 256, *quaternion[1:], *affine[:3, 3])
+    struct.pack_into("<h", header, 254, SCANNER_CODE)
+    struct.pack_into("<12f", header, 280, *affine[:3].ravel())
+    header[344:348] = b"n+1\0"
+    return bytes(header)
+
+
+def _turn(axes: Affine) -> tuple[float, Affine]:
+    """The (3, 3) unit axes as a side (-1: the third is turned round first) and a quaternion w, x, y, z with w >= 0."""
+    side = 1.0 if np.linalg.det(axes) > 0 else -1.0
+    left, _, right = np.linalg.svd(axes * [1.0, 1.0, side])
+    m = left @ right  # the nearest rotation
+    form = np.array([[m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+                     [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+                     [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
+                     [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m.trace()]]) / 3.0
+    quaternion = np.linalg.eigh(form)[1][[3, 0, 1, 2], -1]  # Bar-Itzhack 2000, doi:10.2514/2.4654
+    return side, -quaternion if quaternion[0] < 0 else quaternion
