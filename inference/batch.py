@@ -7,11 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
+from threading import Thread
 
 from sacroleak.core.errors import InputError
 from sacroleak.core.report import Report
@@ -211,6 +212,8 @@ def _one_by_one(sources: Iterator[Source], setup: Setup, room: Room) -> Iterator
             continue
         if not room.enough(0):
             return
+        if setup.force or not (setup.cases / source.case_id).exists():
+            Thread(target=_warm, args=(setup.engine,), name="warm").start()
         done = attempt(job, setup, Stopwatch(clock=setup.clock))
         if done.again and not done.full:
             done = attempt(job, setup, Stopwatch(clock=setup.clock))
@@ -218,6 +221,12 @@ def _one_by_one(sources: Iterator[Source], setup: Setup, room: Room) -> Iterator
             room.full = True
             return
         yield done.outcome
+
+
+def _warm(engine: Engine) -> None:
+    """Load the networks, if they are not, while the scan is read."""
+    with suppress(Exception):  # raised again where they are used
+        engine.warm()
 
 
 def _record(run: _Run, summary: RunSummary, *, started: datetime, begin: float) -> None:

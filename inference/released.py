@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from threading import Lock
+
 from sacroleak.core.volume import Volume
 from sacroleak.models import networks
 from sacroleak.models.assess import Segmenter
@@ -12,18 +15,23 @@ from sacroleak.models.segmentation import Segmentation
 
 
 class ReleasedSegmenter:
-    """The segmenter of a verified release. It is loaded when it is first used, and sent to other processes unloaded."""
+    """The segmenter of a verified release. It is loaded when it is first used, and sent to other processes unloaded.
+
+    Several threads may use it: one loads, and the others wait.
+    """
 
     def __init__(self, bundle: Bundle, *, threads: int, effort: Effort = Effort.STANDARD, device: str = CPU) -> None:
         self.bundle, self.threads, self.effort, self.device = bundle, threads, effort, device
         self._loaded: Segmenter | None = None
+        self._loading = Lock()
 
     def load(self) -> Segmenter:
         """Compile the networks, once. Raises ModelError."""
-        if self._loaded is None:
-            self._loaded = networks.load_segmenter(self.bundle, threads=self.threads, effort=self.effort,
-                                                   device=self.device)
-        return self._loaded
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = networks.load_segmenter(self.bundle, threads=self.threads, effort=self.effort,
+                                                       device=self.device)
+            return self._loaded
 
     def segment(self, ct: Volume) -> Segmentation:
         """Bone as before cement, and cement. Raises NotAssessableError if too little of the sacrum is shown."""
@@ -33,5 +41,5 @@ class ReleasedSegmenter:
         """The same, not loaded, with so many threads for its networks."""
         return ReleasedSegmenter(self.bundle, threads=threads, effort=self.effort, device=self.device)
 
-    def __getstate__(self) -> dict[str, object]:
-        return vars(self) | {"_loaded": None}
+    def __reduce__(self) -> tuple[partial[ReleasedSegmenter], tuple[Bundle]]:
+        return partial(ReleasedSegmenter, threads=self.threads, effort=self.effort, device=self.device), (self.bundle,)
