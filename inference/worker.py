@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +77,7 @@ def at_once(engine: Engine) -> int:
 
 def serve(connection: Connection, setup: Setup) -> None:
     """Score the jobs that come through `connection` until None comes; end at once if the other end is gone."""
+    atexit.register(gc.freeze)  # else Python looks for garbage in all it holds before it ends: 0.5 s
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that leads
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
