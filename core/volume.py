@@ -36,6 +36,10 @@ class LabelMap:
     def __post_init__(self) -> None:
         _require_shape(self.labels, self.geometry, "label map")
 
+    def crop(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> LabelMap:
+        """The part [start, stop) of the map, without copying."""
+        return LabelMap(labels=self.labels[_slices(start, stop)], geometry=self.geometry.crop(start, stop))
+
     def volume_ml(self, label: int) -> float:
         """Volume of one label in mL."""
         return float(np.count_nonzero(self.labels == label)) * self.geometry.voxel_ml

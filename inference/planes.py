@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.volume import LabelMap
 
 Orientation = Literal["axial", "sagittal", "coronal"]
 Image = npt.NDArray[np.float32]
@@ -26,6 +28,10 @@ EDGES = {"axial": ("R", "L", "A", "P"), "sagittal": ("A", "P", "S", "I"), "coron
 
 ALIGNED_TOLERANCE = 1e-3
 """A plane's axis may drift by this much of a voxel over its width and still count as parallel to the array."""
+
+
+SMOOTHED = 4.0
+"""Standard deviations as far as which smoothing looks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,14 +87,23 @@ class Plane:
             part = _linear(part, index[axis], axis, outside)
         return np.ascontiguousarray(np.transpose(part, (fixed, along_y, along_x))[0])
 
+    def slab(self, label_map: LabelMap) -> LabelMap:
+        """The part of `label_map` that decides what is on the plane; one layer of it if the plane lies elsewhere."""
+        low, high = self._box(*self._index_map(label_map.geometry), label_map.labels.shape)
+        start = np.minimum(low, np.subtract(label_map.labels.shape, 1))
+        return label_map.crop(start, np.maximum(high, start + 1))
+
     def outlines(self, mask: npt.NDArray[np.bool_], geometry: Geometry, *, smooth_mm: float = 0.0) -> list[Points]:
         """Closed or open outlines of `mask` on the plane, each (n, 2) pixels x, y."""
         share = self.cut(mask, geometry, outside=0.0)
         if share.max() < 0.5:
             return []
+        sigma = smooth_mm / self.pixel_mm
+        rows, columns = _around(share > 0, 1 + math.ceil(2 * SMOOTHED * sigma))
+        share = share[rows, columns]
         if smooth_mm > 0:
-            share = ndimage.gaussian_filter(share, smooth_mm / self.pixel_mm)
-        return [line[:, ::-1] for line in find_contours(share, 0.5)]
+            share = ndimage.gaussian_filter(share, sigma, truncate=SMOOTHED)
+        return [line[:, ::-1] + (columns.start, rows.start) for line in find_contours(share, 0.5)]
 
     def _index_map(self, geometry: Geometry) -> tuple[Points, Points]:
         """(3, 2) step of the index per pixel x, y; (3,) index at pixel 0, 0."""
@@ -103,6 +118,13 @@ class Plane:
         low = np.clip(np.floor(corners.min(axis=0)) - 1, 0, shape).astype(int)
         high = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, shape).astype(int)
         return low.tolist(), high.tolist()
+
+
+def _around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The rows and columns with all of `mask`, `margin` more on each side."""
+    spans = (np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1))
+    rows, columns = (slice(max(int(used[0]) - margin, 0), int(used[-1]) + margin + 1) for used in spans)
+    return rows, columns
 
 
 def _linear(values: Image, index: Points, axis: int, outside: float) -> Image:

@@ -132,26 +132,28 @@ def _framed(focus: Points, show: Points, what: str) -> _View:
 
 def _places(label_map: LabelMap, mask: npt.NDArray[np.bool_]) -> Points:
     """LPS mm of the voxels of `mask`; (n, 3)."""
-    return label_map.geometry.to_lps(np.argwhere(mask))
+    index = np.unravel_index(np.flatnonzero(mask), mask.shape)  # a third of the time that argwhere takes
+    return label_map.geometry.to_lps(np.stack(index, axis=1))
 
 
 def _panel(plane: Plane, ct: Volume, segmentation: Segmentation | None, leak_numbers: LabelMap | None) -> Image.Image:
     hu = plane.cut(ct.hu, ct.geometry, outside=-1024.0)
     grey = np.interp(hu, TONE_HU, TONE_GREY).astype(np.uint8)
-    panel = Image.fromarray(grey).convert("RGB")
+    panel = Image.fromarray(grey)
     if segmentation is None:
-        return panel
-    large = panel.resize((PANEL_PX * FINE, PANEL_PX * FINE), Image.Resampling.BICUBIC)
+        return panel.convert("RGB")
+    large = panel.resize((PANEL_PX * FINE, PANEL_PX * FINE), Image.Resampling.BICUBIC).convert("RGB")
     pen = ImageDraw.Draw(large)
-    anatomy = segmentation.anatomy
+    anatomy = plane.slab(segmentation.anatomy)
     for structure in (Structure.HIP_LEFT, Structure.HIP_RIGHT, Structure.L5, Structure.SACRUM, Structure.SACRAL_CANAL):
         outlines = plane.outlines(anatomy.labels == structure, anatomy.geometry, smooth_mm=OUTLINE_SMOOTH_MM)
         _trace(pen, outlines, STRUCTURE_COLOURS[structure], width=2)
-    cement = segmentation.cement
+    cement = plane.slab(segmentation.cement)
     _trace(pen, plane.outlines(cement.labels.astype(bool, copy=False), cement.geometry),
            STRUCTURE_COLOURS[Structure.CEMENT], width=2)
     if leak_numbers is not None:
-        _trace(pen, plane.outlines(leak_numbers.labels > 0, leak_numbers.geometry), LEAK_COLOUR, width=4)
+        leaks = plane.slab(leak_numbers)
+        _trace(pen, plane.outlines(leaks.labels > 0, leaks.geometry), LEAK_COLOUR, width=4)
     return large.reduce(FINE)
 
 
@@ -184,8 +186,9 @@ def _write_on_panel(panel: Image.Image, plane: Plane, leak_numbers: LabelMap | N
 def _name_leaks(pen: ImageDraw.ImageDraw, plane: Plane, leak_numbers: LabelMap, leaks: list[LeakReport]) -> None:
     """A leader line and the site's name beside every leak that this plane meets; names do not cover each other."""
     taken: list[tuple[float, float, float, float]] = []
+    numbers = plane.slab(leak_numbers)
     for leak in sorted(leaks, key=lambda one: -one.volume_ml):
-        outlines = plane.outlines(leak_numbers.labels == leak.number, leak_numbers.geometry)
+        outlines = plane.outlines(numbers.labels == leak.number, numbers.geometry)
         if not outlines:
             continue
         x, y = max(outlines, key=len).mean(axis=0)

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from skimage.measure import find_contours
 
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.report import read_report
@@ -139,3 +141,30 @@ def test_a_cut_gives_the_value_at_its_place(turn: str, phantom: ModuleType) -> N
         assert cut[y, x] == pytest.approx(float(exact @ slope), abs=0.01)
     far = Plane(orientation="axial", centre_lps_mm=(0.0, 0.0, 500.0), side_mm=60.0, pixels=8)
     assert (far.cut(values, grid, outside=-1e6) == -1e6).all()
+
+
+@pytest.mark.parametrize("smooth_mm", [0.0, 0.8])
+@pytest.mark.parametrize("turn", ["head first, supine", "sagittal slices", "oblique"])
+def test_outlines_are_those_of_the_whole_cut(turn: str, smooth_mm: float, phantom: ModuleType) -> None:
+    """Looking only at the slab, and only around what is there, changes no line; nor where it meets the edge."""
+    grid: Geometry = phantom.grid(turn=TURNS[turn])
+    sacrum = LabelMap(labels=phantom.structures_at(phantom.places(grid)), geometry=grid)
+    for centre, side in (((0.0, 0.0, 0.0), 150.0), ((40.0, 0.0, 30.0), 60.0)):
+        plane = Plane(orientation="coronal", centre_lps_mm=centre, side_mm=side, pixels=220)
+        share = plane.cut(sacrum.labels == Structure.SACRUM, grid, outside=0.0)
+        whole = ndimage.gaussian_filter(share, smooth_mm / plane.pixel_mm) if smooth_mm else share
+        wanted = [line[:, ::-1] for line in find_contours(whole, 0.5)]
+        slab = plane.slab(sacrum)
+        assert slab.labels.size < sacrum.labels.size
+        found = plane.outlines(slab.labels == Structure.SACRUM, slab.geometry, smooth_mm=smooth_mm)
+        assert [line.shape for line in found] == [line.shape for line in wanted]
+        for line, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(line, other, atol=1e-3)
+
+
+def test_a_plane_that_meets_nothing_has_no_outlines(phantom: ModuleType) -> None:
+    everywhere = LabelMap(labels=np.ones(phantom.grid().shape, dtype=bool), geometry=phantom.grid())
+    for place in (-500.0, 500.0):
+        plane = Plane(orientation="axial", centre_lps_mm=(0.0, 0.0, place), side_mm=60.0, pixels=8)
+        slab = plane.slab(everywhere)
+        assert plane.outlines(slab.labels > 0, slab.geometry) == []
