@@ -27,15 +27,20 @@ SHEAR_TOLERANCE = 1e-5
 
 
 def write_labels(path: Path, part: LabelMap, *, start: tuple[int, int, int], grid: Geometry) -> None:
-    """Write labels as `.nii.gz` on the whole of `grid`: `part` lies at index `start` of it, all else is 0.
+    """Write labels as `labels_file` has them. Written whole or not at all."""
+    write_whole(path, labels_file(part, start=start, grid=grid))
 
-    The file's array runs as the grid's [i, j, k] and its affine is the grid's, in RAS. Written whole or not at all.
-    Raises GeometryError if `part` is not exactly that region of `grid`.
+
+def labels_file(part: LabelMap, *, start: tuple[int, int, int], grid: Geometry) -> bytes:
+    """A `.nii.gz` of labels on the whole of `grid`: `part` lies at index `start` of it, all else is 0.
+
+    The file's array runs as the grid's [i, j, k] and its affine is the grid's, in RAS. Raises GeometryError if `part`
+    is not exactly that region of `grid`.
     """
     stop = tuple(s + n for s, n in zip(start, part.geometry.shape, strict=True))
     grid.crop(start, stop).require_same_grid(part.geometry, "labels to write")
     wide = int(part.labels.max(initial=0)) > 255
-    write_whole(path, _packed(_unsigned(part.labels, wide=wide), start, grid))
+    return _packed(_unsigned(part.labels, wide=wide), start, grid)
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -51,19 +56,24 @@ def _unsigned(labels: npt.NDArray[np.generic], *, wide: bool) -> Labels:
 
 
 def _packed(labels: Labels, start: tuple[int, int, int], grid: Geometry) -> bytes:
+    """Row by row from the first to the last one with labels in every layer; what lies between are zeros."""
     stream = SparseGzip()
     stream.add(_header(grid, labels.dtype))
     (i, j, k), (ni, nj, nk) = start, labels.shape
-    plane = np.zeros(grid.shape[:2], dtype=labels.dtype, order="F")
-    used = np.any(labels, axis=(0, 1)).tolist()
-    stream.add_zeros(plane.nbytes * k)
-    for layer in range(nk):
-        if not used[layer]:
-            stream.add_zeros(plane.nbytes)
+    sides, voxel = grid.shape, labels.dtype.itemsize
+    rows = np.zeros((sides[0], nj), dtype=labels.dtype, order="F")
+    written = 0  # rows so far
+    for layer, used in enumerate(labels.any(axis=0).T):
+        if not used.any():
             continue
-        plane[i:i + ni, j:j + nj] = labels[:, :, layer]
-        stream.add(plane.tobytes(order="F"))
-    stream.add_zeros(plane.nbytes * (grid.shape[2] - k - nk))
+        rows[i:i + ni] = labels[:, :, layer]
+        places = np.flatnonzero(used)
+        first, last = int(places[0]), int(places[-1]) + 1
+        begin = (k + layer) * sides[1] + j + first
+        stream.add_zeros((begin - written) * sides[0] * voxel)
+        stream.add(rows[:, first:last].tobytes(order="F"))
+        written = begin + last - first
+    stream.add_zeros((sides[1] * sides[2] - written) * sides[0] * voxel)
     return stream.finish()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sacroleak.core.errors import InputError
 from sacroleak.core.geometry import Geometry
-from sacroleak.core.nifti_write import write_labels
+from sacroleak.core.nifti_write import labels_file
 from sacroleak.core.report import Report, read_report
 from sacroleak.core.whole import whole_folder
 from sacroleak.inference.own_grid import structures_on
@@ -29,9 +29,10 @@ def write_case(cases: Path, scored: ScoredScan, grid: Geometry, *, label_images:
         segmentation, numbers = scored.scan.segmentation, scored.scan.leak_numbers
         if label_images and segmentation is not None and numbers is not None:
             placed = structures_on(grid, segmentation)
-            write_labels(folder / LABELS, placed.part, start=placed.start, grid=grid)
-            write_labels(folder / CEMENT, segmentation.cement, start=segmentation.start, grid=grid)
-            write_labels(folder / LEAKS, numbers, start=segmentation.start, grid=grid)
+            for name, part, start in ((LABELS, placed.part, placed.start),
+                                      (CEMENT, segmentation.cement, segmentation.start),
+                                      (LEAKS, numbers, segmentation.start)):
+                (folder / name).write_bytes(labels_file(part, start=start, grid=grid))
         page = case_page(scored.report, preview=PREVIEW if scored.preview is not None else None,
                          label_images=[name for name in (LABELS, CEMENT, LEAKS) if (folder / name).is_file()])
         (folder / CASE_PAGE).write_text(page, encoding="utf-8")

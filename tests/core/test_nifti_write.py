@@ -64,3 +64,17 @@ def test_labels_have_the_header_of_nibabel(largest: int, tmp_path: Path) -> None
     dtype = np.uint8 if largest < 256 else np.uint16
     assert gzip.decompress((tmp_path / "l.nii.gz").read_bytes())[:352] == by_nibabel(geometry, dtype, qform=True)
     assert nib.Nifti1Image.from_filename(tmp_path / "l.nii.gz").get_fdata()[1, 2, 3] == largest
+
+
+@given(seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.02, 0.9]), start=st.tuples(*[st.integers(0, 3)] * 3))
+def test_every_label_lands_at_its_place(tmp_path_factory: pytest.TempPathFactory, seed: int, share: float,
+                                        start: tuple[int, int, int]) -> None:
+    whole = grid(np.eye(3), flip=False)
+    random = np.random.default_rng(seed)
+    stop = tuple(int(random.integers(first + 1, side + 1)) for first, side in zip(start, SHAPE, strict=True))
+    place = tuple(slice(first, last) for first, last in zip(start, stop, strict=True))
+    wanted = np.zeros(SHAPE, dtype=np.uint8)
+    wanted[place] = random.integers(1, 7, wanted[place].shape) * (random.random(wanted[place].shape) < share)
+    path = tmp_path_factory.mktemp("nifti") / "l.nii.gz"
+    write_labels(path, LabelMap(labels=wanted[place], geometry=whole.crop(start, stop)), start=start, grid=whole)
+    assert np.array_equal(np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj), wanted)
