@@ -59,11 +59,11 @@ def _packed(labels: Labels, start: tuple[int, int, int], grid: Geometry) -> byte
     """Row by row from the first to the last one with labels in every layer; what lies between are zeros."""
     stream = SparseGzip()
     stream.add(_header(grid, labels.dtype))
-    (i, j, k), (ni, nj, nk) = start, labels.shape
+    (i, j, k), (ni, nj, _) = start, labels.shape
     sides, voxel = grid.shape, labels.dtype.itemsize
     rows = np.zeros((sides[0], nj), dtype=labels.dtype, order="F")
     written = 0  # rows so far
-    for layer, used in enumerate(labels.any(axis=0).T):
+    for layer, used in enumerate(np.any(labels, axis=0).T):
         if not used.any():
             continue
         rows[i:i + ni] = labels[:, :, layer]
