@@ -7,10 +7,11 @@ consulted: scanners and exporters write them in too many ways. Refusals are Seri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from sacroleak.core.dicom_header import SliceHeader
+from sacroleak.core.dicom_header import Numbers, SliceHeader
 from sacroleak.core.errors import SeriesError
 from sacroleak.core.geometry import Geometry, Points
 
@@ -65,11 +66,18 @@ def stack(slices: Sequence[SliceHeader]) -> tuple[tuple[SliceHeader, ...], Geome
 
 def normal_of(slice_: SliceHeader) -> Points | None:
     """Unit normal of the image plane, LPS; (3,). None without a usable orientation."""
-    if slice_.orientation is None:
-        return None
-    normal = np.cross(slice_.orientation[:3], slice_.orientation[3:])
+    return None if slice_.orientation is None else _normal(slice_.orientation)
+
+
+@lru_cache(maxsize=16)  # slices of one series share it
+def _normal(orientation: Numbers) -> Points | None:
+    normal = np.cross(orientation[:3], orientation[3:])
     length = float(np.linalg.norm(normal))
-    return normal / length if abs(length - 1) < 10 * UNIT_TOLERANCE else None
+    if abs(length - 1) >= 10 * UNIT_TOLERANCE:
+        return None
+    unit: Points = normal / length
+    unit.setflags(write=False)
+    return unit
 
 
 def _spacing(slice_: SliceHeader) -> tuple[float, float]:
