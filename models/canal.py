@@ -6,7 +6,7 @@ lies turned or tilted is measured the same way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from sacroleak.core.errors import ModelError
 from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
+from sacroleak.models.distance import indices_of
 
 Vector = npt.NDArray[np.float64]
 
@@ -64,18 +65,30 @@ class SacralFrame:
     top_mm: float
     canal_seen: bool = True
     notes: tuple[str, ...] = ()
+    _tree: cKDTree = field(init=False, repr=False)
+    _up: Points = field(init=False, repr=False)
+    _back: Points = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        up = _tangents(self.centreline)
+        object.__setattr__(self, "_tree", cKDTree(self.centreline))
+        object.__setattr__(self, "_up", up)
+        object.__setattr__(self, "_back", np.cross(up, self.left))
+
+    def left_mm(self, points_lps: Points) -> npt.NDArray[np.float64]:
+        """Distance of (n, 3) LPS mm points left of the midline plane; (n,)."""
+        middle = self.centreline[len(self.centreline) // 2]
+        return np.asarray((points_lps - middle) @ self.left)
 
     def local(self, points_lps: Points) -> LocalPoints:
         """Coordinates of (n, 3) LPS mm points in this frame."""
-        middle = self.centreline[len(self.centreline) // 2]
-        left_mm = (points_lps - middle) @ self.left
+        left_mm = self.left_mm(points_lps)
         flat = points_lps - left_mm[:, None] * self.left
-        _, nearest = cKDTree(self.centreline).query(flat)
-        up = _tangents(self.centreline)[nearest]
-        back = np.cross(up, self.left)
+        _, nearest = self._tree.query(flat)
+        back = self._back[nearest]
         dorsal_mm = np.einsum("ij,ij->i", flat - self.centreline[nearest], back)
-        return LocalPoints(left_mm=left_mm, dorsal_mm=dorsal_mm, along_mm=nearest * STEP_MM - EXTENSION_MM, up=up,
-                           back=back)
+        return LocalPoints(left_mm=left_mm, dorsal_mm=dorsal_mm, along_mm=nearest * STEP_MM - EXTENSION_MM,
+                           up=self._up[nearest], back=back)
 
 
 def sacral_frame(anatomy: LabelMap) -> SacralFrame:
@@ -98,7 +111,7 @@ def sacral_frame(anatomy: LabelMap) -> SacralFrame:
 
 def _points_of(anatomy: LabelMap, label: Structure, *, stride: int = 2) -> Points:
     """LPS mm of every other voxel along each axis; half the resolution is plenty for axes and centroids."""
-    index = np.argwhere(anatomy.labels[::stride, ::stride, ::stride] == label) * stride
+    index = indices_of(anatomy.labels[::stride, ::stride, ::stride] == label) * stride
     return anatomy.geometry.to_lps(index)
 
 

@@ -9,16 +9,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from sacroleak.core.geometry import Geometry, Points
+from sacroleak.core.errors import ModelError
+from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Compartment, Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import LocalPoints, SacralFrame, sacral_frame
 from sacroleak.models.distance import (
+    DIRECTION_STEP_MM,
     DistanceField,
     Distances,
     Mask,
     closed,
+    indices_of,
     membership,
+    near_field,
     outside_distance,
     signed_distance,
 )
@@ -31,21 +35,24 @@ MARGIN_MM = 20.0
 """Distances are exact up to here around the cement; beyond, bone is searched point by point."""
 SMOOTH_MM = 0.8
 """Takes the stairs of a 1 mm label map off the bone's surface; about half of what the contour itself is wrong by."""
-
+CANAL_REACH_MM = 5.0
+"""Nothing asks how far from the canal a point lies that is farther from it than this."""
 EDGE_FACING = 0.35
 """Where looks do not decide, a point faces a side if the nearest bone's outward way is within 70 degrees of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Compartments:
-    """The spaces around one sacrum, ready to be asked at points. Distance fields cover a box around the cement."""
+    """The spaces around one sacrum, ready to be asked at points. Distance fields cover a box around the cement; on the
+    same box `solid` is sacrum or canal. Distances to canal, hips and L5 are known as far out as they decide something.
+    """
 
     frame: SacralFrame
     sacrum: DistanceField
     canal: DistanceField
     hips: DistanceField
     l5: DistanceField
-    hull: DistanceField
+    solid: Mask
     bone: LabelMap
     surface: cKDTree
     limits: CompartmentLimits
@@ -85,41 +92,44 @@ class Compartments:
         rays = Rays(bone=self.bone, points=points)
         limits = self.limits
         in_front, behind = rays.hits(local.back, limits.shadow_mm), rays.hits(-local.back, limits.shadow_mm)
-        facing = np.einsum("ij,ij->i", self.sacrum.direction_at(points), local.back)
+        outward = self.sacrum.direction_at(points)
+        facing = np.einsum("ij,ij->i", outward, local.back)
         near = bone <= limits.presacral_reach_mm
         codes = np.full(len(points), Compartment.ELSEWHERE, dtype=np.uint8)
         # Later lines win: from the loosest description to bone that was segmented as such.
         codes[near & _on_side(behind, in_front, facing)] = Compartment.DORSAL_SOFT_TISSUE
         codes[near & _on_side(in_front, behind, -facing)] = Compartment.PRESACRAL
-        codes[near & ~in_front & ~behind & self._before_the_brim(points, local, facing)] = Compartment.PRESACRAL
-        hole = self._foramen(points, local, rays)
+        codes[near & ~in_front & ~behind & self._before_the_brim(outward, local, facing)] = Compartment.PRESACRAL
+        hull = self._in_hull(points)
+        hole = self._foramen(local, rays, hull)
         codes[hole & (local.left_mm > 0)] = Compartment.FORAMINA_LEFT
         codes[hole & (local.left_mm <= 0)] = Compartment.FORAMINA_RIGHT
         hips = self.hips.at(points)
         codes[(bone + hips <= limits.joint_gap_mm) & (hips <= limits.joint_side_mm)] = Compartment.SACROILIAC_JOINT
-        codes[self._disc(points, local, bone)] = Compartment.L5_S1_DISC
-        canal = self._canal(points, local)
+        codes[self._disc(points, local, bone, outward)] = Compartment.L5_S1_DISC
+        canal = self._canal(points, local, hull)
         codes[canal & (local.dorsal_mm < 0)] = Compartment.VENTRAL_CANAL
         codes[canal & (local.dorsal_mm >= 0)] = Compartment.DORSAL_CANAL
         codes[hips <= 0] = Compartment.ILIUM
         codes[self.l5.at(points) <= 0] = Compartment.L5
         return codes
 
-    def _before_the_brim(self, points: Points, local: LocalPoints, facing: Distances) -> npt.NDArray[np.bool_]:
-        """Points that face the upper front edge of the ala, which no look along the level's own axis meets.
+    def _before_the_brim(self, outward: Points, local: LocalPoints, facing: Distances) -> Mask:
+        """Points that face the upper front edge of the ala, which no look along the level's own axis meets; the bone is
+        left `outward` from them.
 
         The sacrum is tilted by about 45 degrees against the body, whose front lies midway between the canal's own up
         and its own front.
         """
         forward = (local.up - local.back) / np.sqrt(2.0)
-        towards = np.einsum("ij,ij->i", self.sacrum.direction_at(points), forward)
+        towards = np.einsum("ij,ij->i", outward, forward)
         ala = np.abs(local.left_mm) > self.limits.disc_half_width_mm
         return np.asarray(ala & (towards > self.limits.brim_facing) & (facing <= EDGE_FACING))
 
-    def _canal(self, points: Points, local: LocalPoints) -> npt.NDArray[np.bool_]:
+    def _canal(self, points: Points, local: LocalPoints, hull: Mask) -> Mask:
         """Inside the canal, or in the thin gap a network leaves between canal and bone, or just above its top."""
         depth = self.canal.at(points)
-        gap = (depth <= self.limits.canal_gap_mm) & (self.hull.at(points) <= 0)
+        gap = (depth <= self.limits.canal_gap_mm) & hull
         return np.asarray((depth <= 0) | gap | self._above_canal(local))
 
     def _above_canal(self, local: LocalPoints) -> npt.NDArray[np.bool_]:
@@ -129,17 +139,24 @@ class Compartments:
         above &= np.hypot(local.left_mm, local.dorsal_mm) <= limits.canal_radius_mm
         return np.asarray(above & self.frame.canal_seen)
 
-    def _foramen(self, points: Points, local: LocalPoints, rays: Rays) -> npt.NDArray[np.bool_]:
-        """Inside the closed hull with bone (or canal) on the medial, lateral, upper and lower side."""
-        inside = self.hull.at(points) <= 0
-        if not inside.any():
-            return inside
-        hole = np.zeros(len(points), dtype=np.bool_)
-        some = Rays(bone=rays.bone, points=points[inside])
-        hole[inside] = enclosed(some, local.only(inside), self.frame, self.limits.foramen_ray_mm)
+    def _in_hull(self, points: Points) -> Mask:
+        """Inside the closed hull of sacrum and canal, which is worked out around the points only."""
+        grid, radius_mm = self.sacrum.geometry, self.limits.foramen_closing_mm
+        seen = grid.to_lps(np.clip(grid.to_index(points), 0, np.array(grid.shape) - 1))
+        # What closes a gap lies within a radius of it, and what it grew from within another.
+        start, stop = _box(grid, seen, 2.0 * radius_mm + 2.0 * float(grid.spacing_mm.max()))
+        part = grid.crop(start, stop)
+        hull = closed(self.solid[_window(start, stop)], part, radius_mm)
+        return np.asarray(membership(hull, part).at(points) <= 0)
+
+    def _foramen(self, local: LocalPoints, rays: Rays, hull: Mask) -> Mask:
+        """Inside the hull with bone (or canal) on the medial, lateral, upper and lower side."""
+        hole = hull.copy()
+        some = Rays(bone=rays.bone, points=rays.points[hull])
+        hole[hull] = enclosed(some, local.only(hull), self.frame, self.limits.foramen_ray_mm)
         return hole
 
-    def _disc(self, points: Points, local: LocalPoints, bone: Distances) -> npt.NDArray[np.bool_]:
+    def _disc(self, points: Points, local: LocalPoints, bone: Distances, outward: Points) -> Mask:
         """In front of the canal, with the sacrum on one side and L5 on the other, and both close.
 
         Directions to the two bones, not levels, decide: endplates are tilted against the canal, and a point in front
@@ -149,8 +166,9 @@ class Compartments:
         disc = (local.dorsal_mm < 0) & (np.abs(local.left_mm) <= limits.disc_half_width_mm)
         if np.any(self.bone.labels == Structure.L5):
             disc &= bone + self.l5.at(points) <= limits.disc_height_mm
-            opposed = np.einsum("ij,ij->i", self.sacrum.direction_at(points), self.l5.direction_at(points))
-            return np.asarray(disc & (opposed <= -limits.disc_opposed))
+            opposed = np.einsum("ij,ij->i", outward[disc], self.l5.direction_at(points[disc]))
+            disc[disc] = opposed <= -limits.disc_opposed
+            return np.asarray(disc)
         rays = Rays(bone=self.bone, points=points)
         disc &= local.along_mm > self.frame.top_mm - limits.disc_height_mm
         disc &= rays.hits(-local.up, limits.disc_height_mm / 2) & ~rays.hits(local.up, limits.disc_height_mm)
@@ -171,36 +189,37 @@ def compartments(
 
     Raises ModelError if the anatomy has no sacrum.
     """
+    labels = anatomy.labels.astype(np.uint8)
+    around = box_where(labels == Structure.SACRUM, 1)
+    if around is None:
+        raise ModelError("anatomy: no sacrum, so nothing to measure a leak against")
     frame = sacral_frame(anatomy) if frame is None else frame
-    solid = _without_holes(anatomy)
-    labels = np.where(solid, np.uint8(Structure.SACRUM), anatomy.labels).astype(np.uint8)
+    _fill_holes(labels[around])
     start, stop = _box(anatomy.geometry, around_lps, MARGIN_MM)
-    window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    part, grid = labels[window], anatomy.geometry.crop(start, stop)
+    part, grid = labels[_window(start, stop)], anatomy.geometry.crop(start, stop)
     canal = part == Structure.SACRAL_CANAL
     bone = part == Structure.SACRUM
-    hips = (part == Structure.HIP_LEFT) | (part == Structure.HIP_RIGHT)
+    hips = [near_field(outside_distance, part == hip, grid, limits.joint_side_mm)
+            for hip in (Structure.HIP_LEFT, Structure.HIP_RIGHT)]
+    surface = indices_of(_shell(labels[around] == Structure.SACRUM)) + [side.start for side in around]
     return Compartments(
         frame=frame, limits=limits, bone=LabelMap(labels=labels, geometry=anatomy.geometry),
-        sacrum=signed_distance(bone, grid, smooth_mm=SMOOTH_MM), canal=signed_distance(canal, grid),
-        hips=outside_distance(hips, grid), l5=outside_distance(part == Structure.L5, grid),
-        hull=membership(closed(bone | canal, grid, limits.foramen_closing_mm), grid),
-        surface=cKDTree(anatomy.geometry.to_lps(np.argwhere(_shell(solid)))),
+        sacrum=signed_distance(bone, grid, smooth_mm=SMOOTH_MM),
+        canal=near_field(signed_distance, canal, grid, CANAL_REACH_MM),
+        hips=DistanceField(values=np.minimum(hips[0].values, hips[1].values), geometry=grid),
+        l5=near_field(outside_distance, part == Structure.L5, grid, limits.disc_height_mm + DIRECTION_STEP_MM),
+        solid=bone | canal, surface=cKDTree(anatomy.geometry.to_lps(surface)),
     )
 
 
-def _without_holes(anatomy: LabelMap) -> Mask:
-    """The sacrum with every enclosed empty hole filled: a network leaves such holes where bone is thin."""
-    sacrum = np.asarray(anatomy.labels == Structure.SACRUM)
-    where = np.argwhere(sacrum.any(axis=(1, 2))), np.argwhere(sacrum.any(axis=(0, 2))), np.argwhere(sacrum.any((0, 1)))
-    window = tuple(slice(max(int(w[0, 0]) - 1, 0), int(w[-1, 0]) + 2) for w in where)
-    empty = np.ascontiguousarray(~sacrum[window])
-    parts = cc3d.connected_components(empty, connectivity=6)
+def _fill_holes(labels: Codes) -> None:
+    """Make every empty hole that the sacrum encloses sacrum, in place, in a box of `labels` one voxel wider than it: a
+    network leaves such holes where bone is thin.
+    """
+    parts = cc3d.connected_components(labels != Structure.SACRUM, connectivity=6)
     faces = [np.take(parts, side, axis=axis) for axis in range(3) for side in (0, -1)]
     open_parts = np.unique(np.concatenate([face.ravel() for face in faces]))
-    filled = sacrum.copy()
-    filled[window] |= ~np.isin(parts, open_parts) & (anatomy.labels[window] == Structure.BACKGROUND)
-    return filled
+    labels[~np.isin(parts, open_parts) & (labels == Structure.BACKGROUND)] = Structure.SACRUM
 
 
 def _shell(mask: Mask) -> Mask:
@@ -209,6 +228,11 @@ def _shell(mask: Mask) -> Mask:
     for axis in range(3):
         inner &= np.roll(mask, 1, axis=axis) & np.roll(mask, -1, axis=axis)
     return mask & ~inner
+
+
+def _window(start: list[int], stop: list[int]) -> Box:
+    (a, b, c), (d, e, f) = start, stop
+    return slice(a, d), slice(b, e), slice(c, f)
 
 
 def _box(grid: Geometry, points: Points, margin_mm: float) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.models.leaks import Indices
+from sacroleak.models.distance import Indices
 
 _HALF_NEIGHBOURS = np.array([step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)])
 

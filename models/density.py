@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
-from sacroleak.models.distance import Mask
+from sacroleak.models.distance import Mask, indices_of
 from sacroleak.models.leaks import Cement, Rows
 
 PerCent = npt.NDArray[np.uint8]
@@ -48,6 +48,16 @@ class Certainty:
     sure_share: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterpart:
+    """Shares of a part's voxels, 0 to 1, that have something across the midline: `mirrored_share` something similarly
+    dense outside all bones, `twin_share` something at least nearly as dense, be it bone.
+    """
+
+    mirrored_share: float
+    twin_share: float
+
+
 def density_of(rows: Rows, cement: Cement, ct: Volume) -> Density:
     """Density of some rows of `cement`, whose grid is that of `ct`."""
     own = _values(ct.hu, cement, rows)
@@ -80,57 +90,48 @@ def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:
     return area
 
 
-def mirrored_share(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume) -> float:
-    """Share of a part's voxels that have something similarly dense, outside all bones, across the midline; 0 to 1.
+def counterpart_of(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume) -> Counterpart:
+    """What some rows have across the midline.
 
-    Contrast in ureters, calcified arteries and screw heads come in pairs; leaks hardly ever do.
-    """
-    images, dense = _across(rows, cement, spaces, ct, density=MIRROR_DENSITY, reach_mm=MIRROR_MM)
-    return _count_met(images, dense[_in_soft_tissue(dense, spaces)], MIRROR_MM) / len(rows)
-
-
-def twin_share(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume) -> float:
-    """Share of a part's voxels that have something at least nearly as dense, be it bone, across the midline; 0 to 1.
-
-    The dense bone of a joint's facet has its like on the other side; cement seldom has.
-    """
-    images, dense = _across(rows, cement, spaces, ct, density=TWIN_DENSITY, reach_mm=TWIN_MM)
-    return _count_met(images, dense, TWIN_MM) / len(rows)
-
-
-def _across(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume, *, density: float, reach_mm: float,
-            ) -> tuple[Points, Points]:
-    """Mirror images of those of the rows that lie off the midline, and voxels on that side, near them, of this share of
-    the rows' mean density; (n, 3) and (m, 3) LPS mm.
+    Contrast in ureters, calcified arteries and screw heads come in pairs; leaks hardly ever do. The dense bone of a
+    joint's facet has its like on the other side; cement seldom has.
     """
     points = cement.points[rows]
-    left_mm = spaces.frame.local(points).left_mm
+    left_mm = spaces.frame.left_mm(points)
     aside = np.abs(left_mm) >= MIDLINE_MM
     images = points[aside] - 2.0 * left_mm[aside, None] * spaces.frame.left
     if len(images) == 0:
-        return images, images
-    dense = _dense_around(images, ct, max(MIRROR_LEAST_HU, density * float(_values(ct.hu, cement, rows).mean())),
-                          reach_mm)
-    side = spaces.frame.local(dense).left_mm * np.sign(np.median(left_mm[aside])) if len(dense) else np.zeros(0)
+        return Counterpart(mirrored_share=0.0, twin_share=0.0)
+    mean_hu = float(_values(ct.hu, cement, rows).mean())
+    dense, hu = _dense_around(images, ct, max(MIRROR_LEAST_HU, MIRROR_DENSITY * mean_hu), MIRROR_MM)
     # Only what lies on the other side: beyond the midline's own uncertainty.
-    return images, dense[side < -MIDLINE_MM / 2]
+    across = spaces.frame.left_mm(dense) * np.sign(np.median(left_mm[aside])) < -MIDLINE_MM / 2
+    dense, hu = dense[across], hu[across]
+    twins = dense[hu >= max(MIRROR_LEAST_HU, TWIN_DENSITY * mean_hu)]
+    return Counterpart(
+        mirrored_share=_count_met(images, dense[_in_soft_tissue(dense, spaces)], MIRROR_MM) / len(rows),
+        twin_share=_count_met(images, twins, TWIN_MM) / len(rows),
+    )
 
 
 def _count_met(images: Points, dense: Points, reach_mm: float) -> float:
     """How many of (n, 3) LPS mm have one of (m, 3) this near."""
-    if len(images) == 0 or len(dense) == 0:
+    if len(dense) == 0:
         return 0.0
     return float(np.isfinite(cKDTree(dense).query(images, distance_upper_bound=reach_mm)[0]).sum())
 
 
-def _dense_around(points: Points, ct: Volume, least_hu: float, reach_mm: float) -> Points:
-    """Voxel centres of at least `least_hu` in the box around (n, 3) LPS mm points; (m, 3) LPS mm."""
+def _dense_around(
+    points: Points, ct: Volume, least_hu: float, reach_mm: float,
+) -> tuple[Points, npt.NDArray[np.generic]]:
+    """Voxels of at least `least_hu` in the box around (n, 3) LPS mm points: centres (m, 3) LPS mm, and HU (m,)."""
     index = ct.geometry.to_index(points)
     margin = reach_mm / ct.geometry.spacing_mm
     low = np.clip(np.floor(index.min(axis=0) - margin), 0, np.array(ct.geometry.shape)).astype(int)
     high = np.clip(np.ceil(index.max(axis=0) + margin) + 1, low, ct.geometry.shape).astype(int)
-    found = np.argwhere(ct.hu[low[0]:high[0], low[1]:high[1], low[2]:high[2]] >= least_hu)
-    return ct.geometry.to_lps(found + low)
+    hu = ct.hu[low[0]:high[0], low[1]:high[1], low[2]:high[2]]
+    found = indices_of(hu >= least_hu)
+    return ct.geometry.to_lps(found + low), hu[tuple(found.T)]
 
 
 def _in_soft_tissue(points: Points, spaces: Compartments) -> Mask:

@@ -14,15 +14,14 @@ from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Compartment
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
-from sacroleak.models.course import Course, direction, measure_course
+from sacroleak.models.course import Course, direction
 from sacroleak.models.density import (
     Certainty,
     Density,
     certainty_of,
     contact_mm2,
+    counterpart_of,
     density_of,
-    mirrored_share,
-    twin_share,
 )
 from sacroleak.models.distance import FAR_MM
 from sacroleak.models.landmarks import Landmarks, least_mm
@@ -93,23 +92,35 @@ class ScanMeasures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartFeatures:
-    """What the rules and the classifier know of one part.
+class PartCourse:
+    """What says of one part whether it is a single course: the way it takes and the spaces it lies in.
 
     `outward`: mm gained from the bone per mm of length, 0 along the surface, 1 straight away from it. `aim_mm`:
-    nearest cement inside the bone to the part's line prolonged inwards (FAR_MM if there is none). `flatness`: middle
-    over smallest principal width. `excess_mm`: depth beyond contour noise. `apart_mm`: gap to the nearest other
-    cement of the sacrum. `left_mm`: centroid's distance left of the midline. `rim_share`: share of its voxels that
-    contour noise alone would explain.
+    nearest cement inside the bone to the part's line prolonged inwards (FAR_MM if there is none).
+    """
+
+    compartments: Mapping[Compartment, float]
+    shape: LeakShape
+    outward: float
+    aim_mm: float
+
+    def share(self, *compartments: Compartment) -> float:
+        """Share of the part's volume in these compartments together, 0 to 1."""
+        return float(sum(self.compartments.get(c, 0.0) for c in compartments))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFeatures(PartCourse):
+    """What the rules and the classifier know of one part.
+
+    `flatness`: middle over smallest principal width. `excess_mm`: depth beyond contour noise. `apart_mm`: gap to the
+    nearest other cement of the sacrum. `left_mm`: centroid's distance left of the midline. `rim_share`: share of its
+    voxels that contour noise alone would explain.
     """
 
     volume_ml: float
     centroid_lps_mm: tuple[float, float, float]
     left_mm: float
-    compartments: Mapping[Compartment, float]
-    shape: LeakShape
-    outward: float
-    aim_mm: float
     flatness: float
     excess_mm: float
     apart_mm: float
@@ -119,10 +130,6 @@ class PartFeatures:
     density: Density
     certainty: Certainty
     scan: ScanMeasures
-
-    def share(self, *compartments: Compartment) -> float:
-        """Share of the part's volume in these compartments together, 0 to 1."""
-        return float(sum(self.compartments.get(c, 0.0) for c in compartments))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,15 +169,29 @@ class PartContext:
     neighbours: int = 0
 
 
-def part_features(
-    part: LeakPart, view: ScanView, context: PartContext, *, course: Course | None = None,
-) -> PartFeatures:
-    """All measures of one part; `course` saves measuring it again."""
+def part_course(part: LeakPart, view: ScanView, course: Course) -> PartCourse:
+    """Course and spaces of one part."""
     cement, spaces, rows = view.cement, view.spaces, part.rows
-    points, bone = cement.points[rows], cement.bone_mm[rows]
-    course = measure_course(cement.index[rows], cement.geometry) if course is None else course
-    centroid = points.mean(axis=0)
+    bone = cement.bone_mm[rows]
     codes, counts = np.unique(part.codes, return_counts=True)
+    return PartCourse(
+        compartments={Compartment(int(c)): float(n) / len(rows) for c, n in zip(codes, counts, strict=True)},
+        shape=LeakShape(
+            length_mm=course.length_mm, thickness_mm=course.thickness_mm,
+            elongation=course.length_mm / course.thickness_mm, straightness=course.straightness,
+            depth_outside_mm=float(max(bone.max(), 0.0)),
+            canal_depth_mm=float(spaces.canal_depth_mm(cement.points[rows]).max()),
+            distance_to_cortex_mm=float(max(bone.min(), 0.0)),
+        ),
+        outward=_outward(course, spaces), aim_mm=_aim_mm(course, cement, spaces),
+    )
+
+
+def part_features(part: LeakPart, view: ScanView, context: PartContext, course: Course) -> PartFeatures:
+    """All measures of one part with this course."""
+    cement, spaces, rows = view.cement, view.spaces, part.rows
+    points, own = cement.points[rows], part_course(part, view, course)
+    centroid = points.mean(axis=0)
     others = np.ones(len(cement.index), dtype=np.bool_)
     others[context.leak] = False
     others &= ~cement.foreign
@@ -178,19 +199,12 @@ def part_features(
         volume_ml=cement.volume_ml(rows),
         centroid_lps_mm=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
         left_mm=float(spaces.frame.local(centroid[None]).left_mm[0]),
-        compartments={Compartment(int(c)): float(n) / len(rows) for c, n in zip(codes, counts, strict=True)},
-        shape=LeakShape(
-            length_mm=course.length_mm, thickness_mm=course.thickness_mm,
-            elongation=course.length_mm / course.thickness_mm, straightness=course.straightness,
-            depth_outside_mm=float(max(bone.max(), 0.0)),
-            canal_depth_mm=float(spaces.canal_depth_mm(points).max()),
-            distance_to_cortex_mm=float(max(bone.min(), 0.0)),
-        ),
-        outward=_outward(course, spaces), aim_mm=_aim_mm(course, cement, spaces), flatness=_flatness(points),
-        excess_mm=float(cement.excess_mm[rows].max()), apart_mm=_gap_mm(points, cement.points[others]),
-        rim_share=float((cement.excess_mm[rows] < 0).mean()), profile=_profile(course, spaces),
-        place=_place(rows, course, view, context), density=density_of(rows, cement, view.ct),
-        certainty=certainty_of(rows, cement, view.certainty), scan=view.measures,
+        compartments=own.compartments, shape=own.shape, outward=own.outward, aim_mm=own.aim_mm,
+        flatness=_flatness(points), excess_mm=float(cement.excess_mm[rows].max()),
+        apart_mm=_gap_mm(points, cement.points[others]), rim_share=float((cement.excess_mm[rows] < 0).mean()),
+        profile=_profile(course, spaces), place=_place(rows, course, view, context),
+        density=density_of(rows, cement, view.ct), certainty=certainty_of(rows, cement, view.certainty),
+        scan=view.measures,
     )
 
 
@@ -199,6 +213,7 @@ def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> 
     points = cement.points[rows]
     foramen, foramen_mm = marks.nearest_foramen(points)
     track = _best_track(points, view, context.number)
+    counterpart = counterpart_of(rows, cement, view.spaces, view.ct)
     return Place(
         canal_mm=least_mm(marks.canal, points), foramen_mm=foramen_mm, foramen="" if foramen is None else foramen.name,
         anterior_mm=least_mm(marks.anterior, points), skin_mm=least_mm(marks.skin, points),
@@ -206,8 +221,7 @@ def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> 
         track_deg=90.0 if track is None else track.angle_deg(course.line[-1] - course.line[0]),
         track_score=0.0 if track is None else track.score,
         contact_mm2=contact_mm2(rows, cement, context.leak), neighbours=context.neighbours,
-        mirrored_share=mirrored_share(rows, cement, view.spaces, view.ct),
-        twin_share=twin_share(rows, cement, view.spaces, view.ct),
+        mirrored_share=counterpart.mirrored_share, twin_share=counterpart.twin_share,
         own_heard=heard_of(course, view.spaces, view.needles),
         track_heard=NOTHING_HEARD if track is None else track.heard, track_named=track is not None and track.named,
     )
@@ -251,7 +265,7 @@ def _aim_mm(course: Course, cement: Cement, spaces: Compartments) -> float:
         line = line[::-1]
     # From here the line runs towards the bone.
     ahead = line[-1] + np.outer(np.arange(0.0, AIM_REACH_MM + 1.0), direction(line[-1] - line[0]))
-    return float(cKDTree(ahead).query(cement.points[inside])[0].min())
+    return float(cKDTree(cement.points[inside]).query(ahead)[0].min())
 
 
 def _flatness(points: Points) -> float:

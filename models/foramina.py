@@ -13,7 +13,7 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Side, Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame
-from sacroleak.models.distance import closed
+from sacroleak.models.distance import closed, indices_of
 from sacroleak.models.limits import CompartmentLimits
 from sacroleak.models.rays import Rays, enclosed
 
@@ -96,13 +96,13 @@ def _pieces(
     coarse = _coarse(bone)
     solid = np.isin(coarse.labels, (Structure.SACRUM, Structure.SACRAL_CANAL))
     room = closed(np.asarray(solid), coarse.geometry, limits.foramen_closing_mm)
-    index = np.argwhere(room & (coarse.labels == Structure.BACKGROUND))
+    index = indices_of(room & (coarse.labels == Structure.BACKGROUND))
     points = coarse.geometry.to_lps(index)
     local = frame.local(points)
     aside = np.abs(local.left_mm)
     some = (aside >= LATERAL_MM[0]) & (aside <= LATERAL_MM[1]) & (local.dorsal_mm < 0)
     index, points = index[some], points[some]
-    walled = enclosed(Rays(bone=bone, points=points), frame.local(points), frame, limits.foramen_ray_mm)
+    walled = enclosed(Rays(bone=bone, points=points), local.only(some), frame, limits.foramen_ray_mm)
     index, points = index[walled], points[walled]
     mask = np.zeros(coarse.labels.shape, dtype=np.uint8)
     mask[tuple(index.T)] = 1

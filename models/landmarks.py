@@ -12,7 +12,7 @@ from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
-from sacroleak.models.distance import FAR_MM
+from sacroleak.models.distance import FAR_MM, indices_of
 from sacroleak.models.foramina import Foramen, find_foramina
 from sacroleak.models.rays import Rays
 
@@ -43,7 +43,7 @@ class Landmarks:
 
 def find_landmarks(spaces: Compartments, ct: Volume) -> Landmarks:
     """Landmarks of one scan; `ct`: HU of the region around the sacrum, on any grid."""
-    canal = np.argwhere(spaces.bone.labels[::2, ::2, ::2] == Structure.SACRAL_CANAL) * 2
+    canal = indices_of(spaces.bone.labels[::2, ::2, ::2] == Structure.SACRAL_CANAL) * 2
     return Landmarks(canal=_tree(spaces.bone.geometry.to_lps(canal)), anterior=_tree(anterior_cortex(spaces)),
                      skin=_tree(_skin(ct)), foramina=find_foramina(spaces.bone, spaces.frame, spaces.limits))
 
@@ -83,4 +83,4 @@ def _skin(ct: Volume) -> Points:
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         beside[tuple(low)] |= outside[tuple(high)]
         beside[tuple(high)] |= outside[tuple(low)]
-    return ct.geometry.to_lps(np.argwhere(beside & (hu >= AIR_HU)) * step)
+    return ct.geometry.to_lps(indices_of(beside & (hu >= AIR_HU)) * step)

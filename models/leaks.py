@@ -14,11 +14,10 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Compartment
 from sacroleak.models.columns import track_among
 from sacroleak.models.compartments import Codes, Compartments
-from sacroleak.models.distance import Distances, Mask
+from sacroleak.models.distance import Distances, Indices, Mask, indices_of
 from sacroleak.models.limits import LeakLimits
 
 Rows = npt.NDArray[np.int64]
-Indices = npt.NDArray[np.int64]
 KeepWhole = Callable[[Rows, Codes], bool]
 
 _SPACES = {
@@ -37,14 +36,16 @@ _CANAL = (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)
 class Cement:
     """Cement voxels and where they lie; arrays have one row per voxel.
 
-    `index`: (n, 3) on `geometry`. `points`: LPS mm. `bone_mm`: signed distance to the sacrum, negative inside.
-    `excess_mm`: distance beyond what contour noise and thick voxels explain. `foreign`: of another treatment.
+    `index`: (n, 3) on `geometry`. `points`: LPS mm. `bone_mm`: signed distance to the sacrum, negative inside;
+    `outward`: unit vector (n, 3), LPS, in which it grows. `excess_mm`: distance beyond what contour noise and thick
+    voxels explain. `foreign`: of another treatment.
     """
 
     geometry: Geometry
     index: Indices
     points: Points
     bone_mm: Distances
+    outward: Points
     excess_mm: Distances
     foreign: Mask
     notes: tuple[str, ...] = ()
@@ -65,19 +66,20 @@ class LeakPart:
 
 def place_cement(mask: Mask, geometry: Geometry, spaces: Compartments, limits: LeakLimits) -> Cement:
     """Distances of every cement voxel of `mask` [i, j, k] on `geometry` (any orientation), other treatments marked."""
-    index = np.argwhere(mask)
+    index = indices_of(mask)
     points = geometry.to_lps(index)
     bone = spaces.bone_distance_mm(points)
     foreign, notes = _foreign(index, points, bone=bone, spaces=spaces, limits=limits, geometry=geometry)
-    return Cement(geometry=geometry, index=index, points=points, bone_mm=bone, foreign=foreign, notes=notes,
-                  excess_mm=bone - _noise_mm(points, geometry, spaces, limits))
+    outward = spaces.sacrum.direction_at(points)
+    return Cement(geometry=geometry, index=index, points=points, bone_mm=bone, outward=outward, foreign=foreign,
+                  excess_mm=bone - _noise_mm(outward, geometry, limits), notes=notes)
 
 
-def find_leaks(cement: Cement, spaces: Compartments, limits: LeakLimits) -> list[Rows]:
+def find_leaks(cement: Cement, limits: LeakLimits) -> list[Rows]:
     """Rows of each leak; what is left of the cement is inside the bone, a rim of contour noise, or foreign."""
     outside = (cement.bone_mm > 0) & ~cement.foreign
     deep = outside & (cement.excess_mm >= 0)
-    bare = outside & (cement.bone_mm >= limits.surface_depth_mm) & ~_backed(cement, spaces, limits)
+    bare = outside & (cement.bone_mm >= limits.surface_depth_mm) & ~_backed(cement, limits)
     rows = np.flatnonzero(deep | bare)
     if len(rows) == 0:
         return []
@@ -168,21 +170,22 @@ def _out_of_foreign(pieces: list[Mask], points: Points, *, bone: Distances, fore
     return out
 
 
-def _noise_mm(points: Points, geometry: Geometry, spaces: Compartments, limits: LeakLimits) -> Distances:
-    """Distance outside the bone that contour noise and partly filled thick voxels explain; (n,) mm."""
-    across = np.abs(spaces.sacrum.direction_at(points) @ geometry.affine[:3, :3]).max(axis=1)
+def _noise_mm(outward: Points, geometry: Geometry, limits: LeakLimits) -> Distances:
+    """Distance outside the bone that contour noise and partly filled thick voxels explain, where the bone is left in
+    these directions (n, 3); (n,) mm.
+    """
+    across = np.abs(outward @ geometry.affine[:3, :3]).max(axis=1)
     return np.asarray(limits.depth_mm + limits.thick_voxel_share * np.maximum(across - 1.0, 0.0))
 
 
-def _backed(cement: Cement, spaces: Compartments, limits: LeakLimits) -> Mask:
+def _backed(cement: Cement, limits: LeakLimits) -> Mask:
     """Whether cement lies in the bone straight beneath each voxel, as it does under a rim of contour noise."""
     filled = np.zeros(cement.geometry.shape, dtype=np.bool_)
     filled[tuple(cement.index.T)] = True
-    inward = -spaces.sacrum.direction_at(cement.points)
     backed = np.zeros(len(cement.index), dtype=np.bool_)
     last = np.array(cement.geometry.shape) - 1
     for depth in (limits.beneath_mm, limits.beneath_mm + 1.0):
-        probe = cement.points + inward * (cement.bone_mm + depth)[:, None]
+        probe = cement.points - cement.outward * (cement.bone_mm + depth)[:, None]
         at = np.clip(np.rint(cement.geometry.to_index(probe)).astype(np.int64), 0, last)
         backed |= filled[tuple(at.T)]
     return backed

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sacroleak.core.geometry import Points
+from sacroleak.core.geometry import Box, Points, box_where
 from sacroleak.core.needle import NeedleNote
 from sacroleak.core.structures import Compartment, Structure
 from sacroleak.models.compartments import Codes, compartments
 from sacroleak.models.course import Course, measure_course
-from sacroleak.models.features import MeasuredPart, PartContext, ScanMeasures, ScanView, part_features
+from sacroleak.models.distance import indices_of
+from sacroleak.models.features import (
+    MeasuredPart,
+    PartContext,
+    ScanMeasures,
+    ScanView,
+    part_course,
+    part_features,
+)
 from sacroleak.models.landmarks import find_landmarks
 from sacroleak.models.leaks import LeakPart, Rows, divide, find_leaks, place_cement
 from sacroleak.models.limits import RuleLimits
-from sacroleak.models.needles import witness
-from sacroleak.models.rules import track_evidence, tube_evidence
+from sacroleak.models.needles import heard_of, witness
+from sacroleak.models.rules import own_evidence, tube_evidence
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.sourceless import without_source
 from sacroleak.models.tracks import find_tracks
@@ -45,9 +53,11 @@ def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None
     """Cement, spaces and landmarks of one scan, tracks not looked for yet. None without cement or sacrum."""
     grid = segmentation.cement.geometry
     mask = np.asarray(segmentation.cement.labels, dtype=np.bool_)
-    if not mask.any() or not np.any(segmentation.anatomy.labels == Structure.SACRUM):
+    box = box_where(segmentation.anatomy.labels == Structure.SACRUM)
+    if box is None or not mask.any():
         return None
-    spaces = compartments(segmentation.anatomy, limits.compartments, around_lps=_near_sacrum(segmentation, limits))
+    around = _near_sacrum(segmentation, box, limits)
+    spaces = compartments(segmentation.anatomy, limits.compartments, around_lps=around)
     cement = place_cement(mask, grid, spaces, limits.leaks)
     measures = ScanMeasures(intraosseous_ml=cement.volume_ml((cement.bone_mm <= 0) & ~cement.foreign),
                             voxel_ml=grid.voxel_ml, voxel_mm=float(grid.spacing_mm.max()),
@@ -61,22 +71,43 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
     cement, spaces = view.cement, view.spaces
 
     def one_course(rows: Rows, codes: Codes) -> bool:
-        features = part_features(LeakPart(rows=rows, codes=codes), view, PartContext(leak=rows))
-        return max(track_evidence(features, limits), tube_evidence(features, limits)) > 0.5
+        return max(_found(LeakPart(rows=rows, codes=codes), rows, view).evidence(view, limits)) > 0.5
 
-    found = [(part, leak) for leak in find_leaks(cement, spaces, limits.leaks)
+    found = [_found(part, leak, view) for leak in find_leaks(cement, limits.leaks)
              for part in divide(leak, cement, spaces, limits.leaks, whole=one_course)]
     found = _mended(found, view, limits)
-    courses = [measure_course(cement.index[part.rows], cement.geometry) for part, _ in found]
-    view = _with_tracks(view, courses, limits)
-    near = _neighbours([cement.points[part.rows] for part, _ in found])
+    view = _with_tracks(view, [one.course for one in found], limits)
+    near = _neighbours([cement.points[one.part.rows] for one in found])
     measured = [
-        MeasuredPart(part=part, features=part_features(
-            part, view, PartContext(leak=leak, number=n, neighbours=near[n]), course=courses[n]))
-        for n, (part, leak) in enumerate(found)
+        MeasuredPart(part=one.part, features=part_features(
+            one.part, view, PartContext(leak=one.leak, number=n, neighbours=near[n]), one.course))
+        for n, one in enumerate(found)
     ]
     # The order must not depend on how the array is stored, so ties go by place in the patient.
     return view, sorted(measured, key=_rank)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Found:
+    """A part, the rows of the whole leak it was divided from, and its course."""
+
+    part: LeakPart
+    leak: Rows
+    course: Course
+
+    def evidence(self, view: ScanView, limits: RuleLimits) -> tuple[float, float]:
+        """How clearly the part by itself is one needle's track, and how clearly one vein."""
+        own = part_course(self.part, view, self.course)
+        return own_evidence(own, heard_of(self.course, view.spaces, view.needles), limits), tube_evidence(own, limits)
+
+    def thin(self, limits: RuleLimits) -> bool:
+        """Whether the part can be a piece of a vein: no thicker than one, and not in the canal."""
+        in_canal = np.isin(self.part.codes, (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)).mean() >= 0.5
+        return not in_canal and self.course.thickness_mm <= limits.sites.tube_thickness_mm
+
+
+def _found(part: LeakPart, leak: Rows, view: ScanView) -> _Found:
+    return _Found(part=part, leak=leak, course=measure_course(view.cement.index[part.rows], view.cement.geometry))
 
 
 def _with_tracks(view: ScanView, courses: Sequence[Course], limits: RuleLimits) -> ScanView:
@@ -89,9 +120,7 @@ def _with_tracks(view: ScanView, courses: Sequence[Course], limits: RuleLimits) 
     return replace(view, tracks=(*tracks, *ways), needles=replace(about, notes=(*about.notes, *notes)))
 
 
-def _mended(
-    found: list[tuple[LeakPart, Rows]], view: ScanView, limits: RuleLimits,
-) -> list[tuple[LeakPart, Rows]]:
+def _mended(found: list[_Found], view: ScanView, limits: RuleLimits) -> list[_Found]:
     """The parts, with the pieces of one broken vein put together: thin ones, near each other, that make a tube.
 
     A vein of 1 to 2 mm falls apart where it is thinner than a voxel shows.
@@ -99,42 +128,34 @@ def _mended(
     parts, points = list(found), view.cement.points
     refused: set[tuple[int, int]] = set()
     while True:
-        thin = [n for n, (part, _) in enumerate(parts) if _thin(part, view, limits)]
-        trees = {n: cKDTree(points[parts[n][0].rows]) for n in thin}
-        gaps = sorted((float(trees[a].query(points[parts[b][0].rows])[0].min()), a, b)
+        thin = [n for n, one in enumerate(parts) if one.thin(limits)]
+        trees = {n: cKDTree(points[parts[n].part.rows]) for n in thin}
+        gaps = sorted((float(trees[a].query(points[parts[b].part.rows])[0].min()), a, b)
                       for a in thin for b in thin if a < b and _key(parts, a, b) not in refused)
         for gap, a, b in gaps:
             if gap > limits.leaks.vein_gap_mm:
                 return parts
-            part, leak = _together(parts[a], parts[b])
-            features = part_features(part, view, PartContext(leak=leak))
-            if tube_evidence(features, limits) > 0.5 >= track_evidence(features, limits):
-                parts = [one for n, one in enumerate(parts) if n not in (a, b)] + [(part, leak)]
+            mended = _together(parts[a], parts[b], view)
+            track, tube = mended.evidence(view, limits)
+            if tube > 0.5 >= track:
+                parts = [one for n, one in enumerate(parts) if n not in (a, b)] + [mended]
                 break
             refused.add(_key(parts, a, b))
         else:
             return parts
 
 
-def _key(parts: list[tuple[LeakPart, Rows]], a: int, b: int) -> tuple[int, int]:
+def _key(parts: list[_Found], a: int, b: int) -> tuple[int, int]:
     """Two parts by their first rows, which no other part has."""
-    first, second = sorted((int(parts[a][0].rows.min()), int(parts[b][0].rows.min())))
+    first, second = sorted((int(parts[a].part.rows.min()), int(parts[b].part.rows.min())))
     return first, second
 
 
-def _thin(part: LeakPart, view: ScanView, limits: RuleLimits) -> bool:
-    """Whether a part can be a piece of a vein: no thicker than one, and not in the canal."""
-    if np.isin(part.codes, (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)).mean() >= 0.5:
-        return False
-    course = measure_course(view.cement.index[part.rows], view.cement.geometry)
-    return course.thickness_mm <= limits.sites.tube_thickness_mm
-
-
-def _together(one: tuple[LeakPart, Rows], other: tuple[LeakPart, Rows]) -> tuple[LeakPart, Rows]:
-    rows = np.concatenate([one[0].rows, other[0].rows])
-    codes = np.concatenate([one[0].codes, other[0].codes])
+def _together(one: _Found, other: _Found, view: ScanView) -> _Found:
+    rows = np.concatenate([one.part.rows, other.part.rows])
+    codes = np.concatenate([one.part.codes, other.part.codes])
     order = np.argsort(rows)
-    return LeakPart(rows=rows[order], codes=codes[order]), np.union1d(one[1], other[1])
+    return _found(LeakPart(rows=rows[order], codes=codes[order]), np.union1d(one.leak, other.leak), view)
 
 
 def _rank(measured: MeasuredPart) -> tuple[float, ...]:
@@ -154,12 +175,11 @@ def _neighbours(parts: Sequence[Points]) -> list[int]:
     return counts
 
 
-def _near_sacrum(segmentation: Segmentation, limits: RuleLimits) -> Points:
-    """Cement near enough to the sacrum's bounding box to be judged; (n, 3) LPS mm, at least one point."""
-    anatomy = segmentation.anatomy
-    sacrum = np.argwhere(anatomy.labels == Structure.SACRUM)
-    low = anatomy.geometry.to_lps(sacrum.min(axis=0)) - limits.leaks.reach_mm
-    high = anatomy.geometry.to_lps(sacrum.max(axis=0)) + limits.leaks.reach_mm
-    points = segmentation.cement.geometry.to_lps(np.argwhere(segmentation.cement.labels))
+def _near_sacrum(segmentation: Segmentation, sacrum: Box, limits: RuleLimits) -> Points:
+    """Cement near enough to the sacrum's box in the anatomy to be judged; (n, 3) LPS mm, at least one point."""
+    grid = segmentation.anatomy.geometry
+    low = grid.to_lps([side.start for side in sacrum]) - limits.leaks.reach_mm
+    high = grid.to_lps([side.stop - 1 for side in sacrum]) + limits.leaks.reach_mm
+    points = segmentation.cement.geometry.to_lps(indices_of(np.asarray(segmentation.cement.labels, dtype=np.bool_)))
     near = points[((points >= low) & (points <= high)).all(axis=1)]
     return near if len(near) else np.array([(low + high) / 2.0])

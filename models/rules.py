@@ -13,9 +13,9 @@ from math import exp
 
 from sacroleak.core.assessment import Finding
 from sacroleak.core.structures import Compartment, Site
-from sacroleak.models.features import PartFeatures
+from sacroleak.models.features import PartCourse, PartFeatures
 from sacroleak.models.limits import RuleLimits
-from sacroleak.models.tracks import NOTHING_HEARD
+from sacroleak.models.tracks import NOTHING_HEARD, Heard
 
 Rule = Callable[[PartFeatures, RuleLimits], Finding | None]
 
@@ -42,7 +42,7 @@ def straight_track(part: PartFeatures, limits: RuleLimits) -> Finding | None:
     if track_evidence(part, limits) <= 0.5:
         return None
     shape, place = part.shape, part.place
-    if _own_evidence(part, limits) <= 0.5:
+    if own_evidence(part, place.own_heard, limits) <= 0.5:
         way = "a straight way from the cement to an entry that the manifest names" if place.track_named else \
             "a needle's way found in the scan"
         return Finding(rule="straight_track", value=place.track_mm, unit="mm", limit=limits.sites.track_found_mm,
@@ -152,7 +152,7 @@ def canal_evidence(part: PartFeatures, limits: RuleLimits) -> float:
 
 def track_evidence(part: PartFeatures, limits: RuleLimits) -> float:
     """How clearly the part is a needle's track, 0 to 1: by its own course, or because it lies on a track found."""
-    return max(_own_evidence(part, limits), _found_evidence(part, limits))
+    return max(own_evidence(part, part.place.own_heard, limits), _found_evidence(part, limits))
 
 
 def unheard(part: PartFeatures) -> PartFeatures:
@@ -177,18 +177,18 @@ def _found_evidence(part: PartFeatures, limits: RuleLimits) -> float:
     )
 
 
-def _not_enclosed(part: PartFeatures) -> tuple[float, float]:
+def _not_enclosed(part: PartCourse) -> tuple[float, float]:
     """A canal, a foramen or a disc holds a straight piece of anything."""
     return (_below(part.share(Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL, *FORAMINA), 0.5),
             _below(part.share(Compartment.L5_S1_DISC), 0.5))
 
 
-def _own_evidence(part: PartFeatures, limits: RuleLimits) -> float:
+def own_evidence(part: PartCourse, heard: Heard, limits: RuleLimits) -> float:
     """How clearly the part's own course is a needle's, with what is known of the needles from elsewhere."""
-    return part.place.own_heard.weigh(_alone_evidence(part, limits))
+    return heard.weigh(_alone_evidence(part, limits))
 
 
-def _alone_evidence(part: PartFeatures, limits: RuleLimits) -> float:
+def _alone_evidence(part: PartCourse, limits: RuleLimits) -> float:
     """How clearly the part's own course is a needle's. The least convincing measure decides."""
     shape, sites = part.shape, limits.sites
     behind = part.share(*BEHIND) >= 0.5
@@ -204,7 +204,7 @@ def _alone_evidence(part: PartFeatures, limits: RuleLimits) -> float:
     )
 
 
-def tube_evidence(part: PartFeatures, limits: RuleLimits) -> float:
+def tube_evidence(part: PartCourse, limits: RuleLimits) -> float:
     """How clearly the part is a vein on the pelvic surface, 0 to 1. Never falls when a tube gets longer."""
     shape, sites = part.shape, limits.sites
     pelvic = part.share(Compartment.PRESACRAL)

@@ -129,7 +129,7 @@ def _column(
     line, bone = outwards(course, spaces)
     way = direction(line[-1] - line[0])
     ahead = line[0] - np.outer(np.arange(0.0, 41.0), way)
-    aim = float(cKDTree(ahead).query(inside)[0].min())
+    aim = float(cKDTree(inside).query(ahead)[0].min())
     outward = float(abs(bone[1] - bone[0])) / course.length_mm
     score = min(logistic((outward - limits.column_outward) / 0.1),
                 logistic((course.straightness - limits.column_straightness) / 0.02),
@@ -249,17 +249,17 @@ def _contrast(
     Read from the mouth inwards until the cement begins, and outwards where the way crosses a hip.
     """
     at = np.arange(-40.0, outward_mm + STEP_MM, STEP_MM)
-    points = (ends[:, None] + at[:, None] * ways[:, None]).reshape(-1, 3)
-    to_cement = cKDTree(inside).query(points, distance_upper_bound=2.5)[0].reshape(len(ends), -1)
-    bone = spaces.sacrum.at(points).reshape(len(ends), -1) < 0.0
-    free = np.isfinite(to_cement)
+    points = ends[:, None] + at[:, None] * ways[:, None]
+    within, beyond = (points[:, some].reshape(-1, 3) for some in (at <= 0, at > 0))
+    bone = spaces.sacrum.at(within).reshape(len(ends), -1) < 0.0
+    met = np.isfinite(cKDTree(inside).query(within, distance_upper_bound=2.5)[0]).reshape(len(ends), -1)
     # Everything deeper than the first cement met from the mouth inwards is no longer the empty hole.
-    reached = np.logical_or.accumulate((free & (at <= 0))[:, ::-1], axis=1)[:, ::-1]
-    hip = spaces.hips.at(points).reshape(len(ends), -1) < 0.0
-    used = np.where(at <= 0, bone & ~reached, hip)
-    rows = np.flatnonzero(used.ravel())
+    reached = np.logical_or.accumulate(met[:, ::-1], axis=1)[:, ::-1]
+    hip = spaces.hips.at(beyond).reshape(len(ends), -1) < 0.0
+    used = np.concatenate([bone & ~reached, hip], axis=1)
+    rows = np.flatnonzero(used)
     drop = np.zeros(used.size)
-    middle, beside = _read(points[rows], np.repeat(ways, len(at), axis=0)[rows], ct)
+    middle, beside = _read(points.reshape(-1, 3)[rows], np.repeat(ways, len(at), axis=0)[rows], ct)
     drop[rows] = np.clip(beside - middle, -CLIP_HU, CLIP_HU)
     count = used.sum(axis=1)
     return drop.reshape(used.shape).sum(axis=1) / np.maximum(count, 1), count * STEP_MM

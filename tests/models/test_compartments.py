@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,10 +15,19 @@ from sacroleak.core.structures import Compartment, Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import sacral_frame
 from sacroleak.models.compartments import Compartments, compartments
-from sacroleak.models.distance import closed, signed_distance
+from sacroleak.models.distance import (
+    DistanceField,
+    Mask,
+    closed,
+    indices_of,
+    near_field,
+    outside_distance,
+    signed_distance,
+)
 from sacroleak.models.limits import shipped_limits
 from tests.phantoms import ALA_LEFT, Pose, anatomy, back_y, canal_y, front_y, half_width
 
+Distance = Callable[[Mask, Geometry], DistanceField]
 LIMITS = shipped_limits().compartments
 UPRIGHT, TURNED = Pose(), Pose(nod=5.0, lean=-9.0, twist=14.0, shift=(-40.0, 5.0, -60.0))
 
@@ -140,6 +151,55 @@ def test_without_sacrum_there_is_nothing_to_measure_against() -> None:
 def test_no_points_give_no_codes() -> None:
     empty: Points = np.zeros((0, 3))
     assert spaces_of(UPRIGHT).at(empty).shape == (0,)
+
+
+@pytest.mark.parametrize("pose", [UPRIGHT, TURNED], ids=["upright", "turned"])
+def test_a_place_has_its_compartment_whatever_else_is_asked(pose: Pose) -> None:
+    spaces, points = spaces_of(pose), pose.to_lps([p for p, _ in PLACES])
+    alone = [int(spaces.at(point[None])[0]) for point in points]
+    assert spaces.at(points).tolist() == alone
+
+
+def test_far_beyond_what_is_seen_lies_elsewhere() -> None:
+    far = UPRIGHT.to_lps([(0.0, -400.0, 0.0), (0.0, 0.0, 900.0), (-500.0, 30.0, 10.0)])
+    assert spaces_of(UPRIGHT).at(far).tolist() == [Compartment.ELSEWHERE] * 3
+
+
+@pytest.mark.parametrize("distance", [signed_distance, outside_distance])
+def test_near_a_thing_its_distance_is_the_same_and_beyond_it_is_known_to_be_more(distance: Distance) -> None:
+    rng = np.random.default_rng(4)
+    grid = Geometry.axis_aligned(origin_lps_mm=(3, -2, 9), spacing_mm=(0.8, 1.0, 2.5), shape=(50, 44, 20))
+    mask = np.zeros(grid.shape, dtype=np.bool_)
+    mask[18:30, 20:44, 8:12] = rng.random((12, 24, 4)) > 0.3
+    reach_mm = 4.0
+    whole, near = distance(mask, grid), near_field(distance, mask, grid, reach_mm)
+    points = grid.to_lps(rng.uniform(-2, 52, (4000, 3)) * (1.0, 0.9, 0.4))
+    wanted, got = whole.at(points), near.at(points)
+    close = wanted <= reach_mm
+    assert 200 < close.sum() < 3800
+    assert (got[close] == wanted[close]).all()
+    assert (got[~close] > reach_mm).all()
+    nothing = near_field(distance, np.zeros_like(mask), grid, reach_mm)
+    assert (nothing.values == distance(np.zeros_like(mask), grid).values).all()
+
+
+def test_a_mask_is_closed_the_same_however_much_room_is_around_it() -> None:
+    rng = np.random.default_rng(5)
+    mask = np.pad(rng.random((14, 10, 8)) > 0.8, 6)
+    grid = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=(1.0, 1.2, 1.0), shape=mask.shape)
+    roomy = np.pad(mask, 5)
+    wide = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=(1.0, 1.2, 1.0), shape=roomy.shape)
+    assert (closed(roomy, wide, 2.5) == np.pad(closed(mask, grid, 2.5), 5)).all()
+    assert closed(mask, grid, 2.5).sum() > mask.sum()
+    assert not closed(np.zeros_like(mask), grid, 2.5).any()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_indices_of_a_mask_are_those_of_argwhere(order: Literal["C", "F"]) -> None:
+    mask = np.asarray(np.random.default_rng(6).random((7, 5, 9)) > 0.7, order=order)
+    assert (indices_of(mask) == np.argwhere(mask)).all()
+    assert indices_of(mask[::2, ::-1]).tolist() == np.argwhere(mask[::2, ::-1]).tolist()
+    assert indices_of(np.zeros((2, 3, 4), dtype=np.bool_)).shape == (0, 3)
 
 
 def test_signed_distance_of_a_block_and_closing_of_a_slit() -> None:

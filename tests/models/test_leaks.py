@@ -24,7 +24,7 @@ def placed(scan: Segmentation) -> tuple[Cement, Compartments]:
 
 def leaks_of(scan: Segmentation) -> tuple[list[Rows], Cement, Compartments]:
     cement, spaces = placed(scan)
-    return find_leaks(cement, spaces, LIMITS.leaks), cement, spaces
+    return find_leaks(cement, LIMITS.leaks), cement, spaces
 
 
 def parts_of(scan: Segmentation, *, whole: bool = False) -> list[LeakPart]:
