@@ -97,11 +97,15 @@ def columns_in(
                 and column.can_be_a_needle(aims, origin.frame) and column.stands_alone(ct)):
             chosen[rows] = True
             found.append(column)
+    dense = np.flatnonzero(hu > MEAN_SHARE * level) if found else ()
     for column in found:
-        pieces = _along(column, points, body) | (chosen & column.holds(points, beside_mm=BEAD_MM, beyond_mm=0.0))
+        own = np.flatnonzero(chosen)
+        pieces = _along(column, points, body)
+        pieces[own] |= column.holds(points[own], beside_mm=BEAD_MM, beyond_mm=0.0)
         if pieces.any():
+            chosen |= pieces
             # Where a track runs through a bone's surface nothing else tells it from cortex.
-            chosen |= pieces | (column.between(points, points[pieces]) & (hu > MEAN_SHARE * level))
+            chosen[dense] |= column.between(points[dense], points[pieces])
     return chosen
 
 
@@ -122,9 +126,9 @@ def track_among(points: Points, piece: npt.NDArray[np.int64], aims: Points, geom
 
 def _along(column: Column, points: Points, body: npt.NDArray[np.int64]) -> Mask:
     """Which of (n, 3) LPS mm belong to bodies (n,) of which most lies on the column's line; (n,)."""
-    counts = np.bincount(body)
-    held = column.holds(points, beside_mm=BEAD_MM, beyond_mm=BEADS_MM)
-    on = np.bincount(body, weights=held, minlength=len(counts)) >= BEAD_SHARE * counts
+    counts, rows = np.bincount(body), np.flatnonzero(body)
+    held = column.holds(points[rows], beside_mm=BEAD_MM, beyond_mm=BEADS_MM)
+    on = np.bincount(body[rows], weights=held, minlength=len(counts)) >= BEAD_SHARE * counts
     on[0] = False
     return np.asarray(on[body])
 

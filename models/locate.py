@@ -18,7 +18,10 @@ from sacroleak.models.runtime import Network, each
 TILE = 64
 """Voxels a side that the coarse network sees at once; as in its training."""
 STEP = 40
-"""Voxels from tile to tile."""
+"""Voxels from tile to tile, at most."""
+UNSEEN = 8
+"""A scan that is wider than a tile by no more than this is looked at once, in its middle: 20 mm at either side hold no
+sacrum."""
 BODY_HU = -500.0
 """Above this is body; tiles without any are skipped."""
 SMALLEST_SACRUM_ML = 15.0
@@ -59,4 +62,8 @@ def _tiled(hu: Field, network: Network) -> Field:
 
 
 def _starts(side: int) -> list[int]:
-    return sorted({*range(0, side - TILE, STEP), side - TILE})
+    """Where the tiles begin: evenly from end to end, or one in the middle."""
+    if side - TILE <= UNSEEN:
+        return [(side - TILE) // 2]
+    count = 1 + -(-(side - TILE) // STEP)
+    return [round(place) for place in np.linspace(0, side - TILE, count).tolist()]

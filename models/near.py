@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, product
 
+import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +19,19 @@ from sacroleak.models.runtime import Network, each
 
 Mask = npt.NDArray[np.bool_]
 Start = tuple[int, int, int]
+Cores = list[tuple[int, slice]]
 
 BRIGHT_HU = 300.0
 """What is darker on a 1 mm grid is not judged: it is neither cement nor, blurred by a thick slice, a thin leak."""
 DENSE_HU = 1600.0
 """What is brighter may be cement even where the fine network thought of none; facets of S1 reach 1,500 HU."""
 SUSPECT_PROBABILITY = 0.2
-AROUND_MM = 26.0
-"""How far from anything suspect the closer look goes: a leak hangs together with the cement it comes from."""
+AROUND_MM, FOLLOWED_MM = 10.0, 8.0
+"""How far from anything suspect the closer look goes, and how far beyond its tiles where it sees cement at their faces:
+a leak hangs together with the cement it comes from, and is followed to its end."""
+FOLLOWED_PROBABILITY = 0.3
+SPECK_VOXELS, SURE_PROBABILITY = 30, 0.5
+"""A suspect smaller than this on the 1 mm grid, of which the fine network is not sure, is not looked at for itself."""
 OVERLAP = 16
 """Voxels that neighbouring tiles share, so that each judges its own middle."""
 NEAR_SHARE = 0.5
@@ -86,63 +93,115 @@ class Near:
                                      np.where(fine[theirs] > FOREIGN_SIDE, 1.0, 0.0).astype(np.float32))
         fine[theirs] += np.float32(NEAR_SHARE) * self.weight[mine] * (probability - fine[theirs])
 
-    def at(self, channel: int, index: npt.NDArray[np.float64]) -> tuple[Field, Field]:
-        """(probability, weight) at (n, 3) fractional indices of the working grid; both 0 beyond the box. (n,) each."""
+    def at(self, channels: Sequence[int], index: npt.NDArray[np.float64]) -> tuple[Field, Field]:
+        """(probabilities (channels, n), weight (n,)) at (n, 3) fractional indices of the working grid; both 0 beyond
+        the box.
+        """
         place = np.rint(index - np.array(self.start)).astype(np.int64)
         inside = ((place >= 0) & (place < self.weight.shape)).all(axis=1)
-        i, j, k = place[inside].T
-        probability, weight = (np.zeros(len(index), dtype=np.float32) for _ in range(2))
-        weight[inside] = self.weight[i, j, k]
-        probability[inside] = sample_points(self.channel(channel), index[inside] - np.array(self.start))
-        return probability, weight
+        here = index[inside] - np.array(self.start)
+        probabilities, weight = np.zeros((len(channels), len(index)), np.float32), np.zeros(len(index), np.float32)
+        weight[inside] = self.weight[tuple(place[inside].T)]
+        for row, channel in zip(probabilities, channels, strict=True):
+            row[inside] = sample_points(self.channel(channel), here)
+        return probabilities, weight
 
 
-def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *,
-              erased: Mask | None = None) -> Near | None:
+def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *, erased: Mask | None = None,
+              follow: Callable[[Near], Mask] | None = None) -> Near | None:
     """Run the network on tiles that cover `wanted`, with `erased` hidden, all on the working grid, and keep `channels`.
 
-    None where nothing is wanted. The grid must be at least as large as a patch.
+    `follow` says of what was seen so far what is wanted besides; it is asked until all that is seen too. None where
+    nothing is wanted. The grid must be at least as large as a patch.
     """
-    patch = looker.patch
-    tiles = list(_tiles(wanted, patch))
-    if not tiles:
+    box = box_where(wanted)
+    if box is None:
         return None
-    start = np.min(tiles, axis=0)
-    stop = np.max(tiles, axis=0) + patch
-    ramp = _ramp(patch)
-    total = np.zeros(tuple(stop - start), dtype=np.float32)
-    summed: Field | None = None
+    lattice = _Lattice.around(box, looker.patch, hu.shape)
+    seen = _Seen(hu=hu, erased=erased, looker=looker, channels=channels)
+    tiles = lattice.tiles_for(wanted)
+    while tiles:
+        seen.add(tiles)
+        tiles = [] if follow is None else [t for t in lattice.tiles_for(follow(seen.near())) if t not in seen.tiles]
+    return seen.near()
 
-    def shown(tile: Start) -> Field:
-        source = tuple(slice(a, a + n) for a, n in zip(tile, patch, strict=True))
-        seen = to_channels(hu[source])
-        if erased is not None:
-            erase(seen, erased[source])
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lattice:
+    """Where tiles may lie: along each axis their `starts`, each with the span of the grid that is its core. Every voxel
+    of the working grid is in the core of one tile.
+    """
+
+    axes: tuple[Cores, Cores, Cores]
+
+    @classmethod
+    def around(cls, box: Box, patch: Start, shape: Start) -> _Lattice:
+        """The fewest tiles for a box of a grid of `shape`, centred on it, and their likes to all sides."""
+        i, j, k = (_cores(s, n, side) for s, n, side in zip(box, patch, shape, strict=True))
+        return cls(axes=(i, j, k))
+
+    def tiles_for(self, wanted: Mask) -> list[Start]:
+        """Corners of the tiles whose core holds anything wanted."""
+        return [(i, j, k) for (i, a), (j, b), (k, c) in product(*self.axes) if wanted[a, b, c].any()]
+
+
+class _Seen:
+    """Sums of the answers to tiles, each weighted by its ramp, on the working grid."""
+
+    def __init__(self, *, hu: Field, erased: Mask | None, looker: NearNetwork, channels: slice) -> None:
+        self._hu, self._erased, self._looker, self._channels = hu, erased, looker, channels
+        self._ramp = _ramp(looker.patch)
+        self._total = np.zeros(hu.shape, dtype=np.float32)
+        self._summed = np.zeros((channels.stop - channels.start, *hu.shape), dtype=np.float32)
+        self.tiles: list[Start] = []
+
+    def add(self, tiles: list[Start]) -> None:
+        """Look at more tiles."""
+        boxes = [self._box(tile) for tile in tiles]
+        for box, answer in zip(boxes, each(self._looker.network, map(self._shown, boxes)), strict=True):
+            self._summed[(slice(None), *box)] += self._ramp * answer[self._channels]
+            self._total[box] += self._ramp
+        self.tiles += tiles
+
+    def near(self) -> Near:
+        """The mean answer, on the box of all tiles."""
+        start = np.min(self.tiles, axis=0)
+        i, j, k = (slice(int(a), int(b)) for a, b in zip(start, np.max(self.tiles, axis=0) + self._looker.patch,
+                                                         strict=True))
+        total = self._total[i, j, k]
+        mean = self._summed[:, i, j, k] / np.maximum(total, np.float32(1e-6))
+        return Near(probabilities=np.asarray(mean, dtype=np.float32), weight=np.minimum(total / np.float32(0.5), 1.0),
+                    tiles=len(self.tiles), start=(i.start, j.start, k.start), first=self._channels.start)
+
+    def _shown(self, box: Box) -> Field:
+        seen = to_channels(self._hu[box])
+        if self._erased is not None:
+            erase(seen, self._erased[box])
         return seen
 
-    for tile, whole in zip(tiles, each(looker.network, map(shown, tiles)), strict=True):
-        target = tuple(slice(a - b, a - b + n) for a, b, n in zip(tile, start, patch, strict=True))
-        answer = whole[channels]
-        if summed is None:
-            summed = np.zeros((len(answer), *total.shape), dtype=np.float32)
-        summed[(slice(None), *target)] += ramp * answer
-        total[target] += ramp
-    if summed is None:
-        return None
-    summed /= np.maximum(total, 1e-6)
-    return Near(probabilities=summed, weight=np.minimum(total / np.float32(0.5), 1.0), tiles=len(tiles),
-                start=(int(start[0]), int(start[1]), int(start[2])), first=channels.start)
+    def _box(self, tile: Start) -> Box:
+        i, j, k = (slice(a, a + n) for a, n in zip(tile, self._looker.patch, strict=True))
+        return i, j, k
 
 
-def worth_looking(hu: Field, suspect: Mask, spacing_mm: float) -> Mask:
-    """Bright voxels within AROUND_MM of a suspect one; both on the working grid."""
-    cells = _any_in_cells(suspect)
+def around(mask: Mask, spacing_mm: float, within_mm: float) -> Mask:
+    """What lies within about so many mm of any voxel of a mask on the working grid."""
+    cells = _any_in_cells(mask)
     if not cells.any():
-        return np.zeros(hu.shape, dtype=bool)
+        return np.zeros(mask.shape, dtype=bool)
     away = edt.edt(~cells, anisotropy=(COARSE * spacing_mm,) * 3, parallel=1)
-    grown = (away <= AROUND_MM).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
-    wanted: Mask = grown[: hu.shape[0], : hu.shape[1], : hu.shape[2]] & (hu > BRIGHT_HU)
-    return wanted
+    grown: Mask = (away <= within_mm).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
+    return grown[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
+
+
+def without_specks(suspect: Mask, cement: Field) -> Mask:
+    """The suspect voxels whose connected piece is no speck, or holds one that is surely `cement`, a probability."""
+    pieces = cc3d.connected_components(suspect, connectivity=26)
+    large = np.bincount(pieces.ravel()) >= SPECK_VOXELS
+    large[np.unique(pieces[suspect & (cement > SURE_PROBABILITY)])] = True
+    large[0] = False
+    kept: Mask = large[pieces]
+    return kept
 
 
 def stretched(probability: Field, grid: Geometry, box: Box, working_mm: float) -> Field:
@@ -151,31 +210,27 @@ def stretched(probability: Field, grid: Geometry, box: Box, working_mm: float) -
     return sample_separable(probability, tuple(np.arange(s.start, s.stop) / factor for s in box))
 
 
-def _tiles(wanted: Mask, patch: Start) -> Iterator[Start]:
-    """Corners of tiles on a regular lattice over the wanted voxels' box; tiles that would add nothing are left out."""
-    box = box_where(wanted)
-    if box is None:
-        return
-    starts = [_starts(s.start, s.stop, n, side) for s, n, side in zip(box, patch, wanted.shape, strict=True)]
-    left = wanted.copy()
-    half = OVERLAP // 2
-    for i in starts[0]:
-        for j in starts[1]:
-            for k in starts[2]:
-                core = tuple(slice(a + half if a > s[0] else a, a + n - half if a < s[-1] else a + n)
-                             for a, n, s in zip((i, j, k), patch, starts, strict=True))
-                if left[core].any():
-                    left[core] = False
-                    yield i, j, k
+def _cores(span: slice, patch: int, side: int) -> Cores:
+    """Of the fewest tiles that cover `span` with the overlap, centred on it, and of those that cover the rest of
+    [0, side): where each begins, and its core, half of the overlap within its faces but for the ends of `span`.
+    """
+    step, half = patch - OVERLAP, OVERLAP // 2
+    count = 1 if span.stop - span.start <= patch else -(-(span.stop - span.start - OVERLAP) // step)
+    first = (span.start + span.stop - (patch + (count - 1) * step)) // 2
 
+    def within(starts: Iterable[int]) -> list[int]:
+        return sorted({min(max(start, 0), side - patch) for start in starts})
 
-def _starts(low: int, high: int, patch: int, side: int) -> list[int]:
-    """Starts of the fewest tiles that cover [low, high) with the overlap, centred on it and within [0, side)."""
-    count = 1 if high - low <= patch else -(-(high - low - OVERLAP) // (patch - OVERLAP))
-    length = patch + (count - 1) * (patch - OVERLAP)
-    first = (low + high - length) // 2
-    wanted = (first + n * (patch - OVERLAP) for n in range(count))
-    return sorted({min(max(start, 0), side - patch) for start in wanted})
+    own = within(first + n * step for n in range(count))
+    below, above = within(range(own[0] - step, -step, -step)), within(range(own[-1] + step, side - patch + step, step))
+    borders = [start + half for start in (*below[1:], *own, *above)]
+    borders = borders if below else borders[1:]
+    if below:
+        borders[len(below) - 1] = min(borders[len(below) - 1], span.start)
+    if above:
+        borders[-len(above)] = max(borders[-len(above)], span.stop)
+    ends = [0, *accumulate(borders, max), side]
+    return [(start, slice(a, b)) for start, a, b in zip((*below, *own, *above), ends, ends[1:], strict=False)]
 
 
 def _ramp(patch: Start) -> Field:

@@ -20,14 +20,18 @@ from sacroleak.models.guessed import without_guesses
 from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
 from sacroleak.models.locate import locate_sacrum
 from sacroleak.models.near import (
+    AROUND_MM,
     BRIGHT_HU,
     DENSE_HU,
+    FOLLOWED_MM,
+    FOLLOWED_PROBABILITY,
     SUSPECT_PROBABILITY,
     Near,
     NearNetwork,
+    around,
     look_near,
     stretched,
-    worth_looking,
+    without_specks,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
@@ -45,6 +49,8 @@ GROWN_VOXELS = 3
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
 """This near to hidden cement the bones are those of the look that did not see it; farther off both looks count."""
+AGAIN_MM = 12.0
+"""So far from what was found to be cement the near network looks again at bones behind what is hidden."""
 NEAR_REACH_MM = 6.0
 """The near network sees too little of the pelvis to be asked about bones farther from hidden cement."""
 L5_SEEN = 0.3
@@ -82,8 +88,8 @@ class TwoPassSegmenter:
         bright = bright_in(part, region, near, working)
         cement, metal = delineate(part, first, bright)
         if cement.any():
-            doubtful = LabelMap(labels=cement | bright.suspects(), geometry=part.geometry)
-            bones = self._without_cement(doubtful, region, seen, hu)
+            bones = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
+                                         region, seen, hu)
             cement, metal = delineate(part, bones, bright)
         else:
             bones = working_bones(region)
@@ -102,23 +108,31 @@ class TwoPassSegmenter:
             return None
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
-        suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & (hu > BRIGHT_HU))
-        wanted = worth_looking(hu, suspect, WORKING_MM)
-        return look_near(hu, wanted, self._near, DENSE)
+        bright = hu > BRIGHT_HU
+        suspect = without_specks((hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & bright), cement)
 
-    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:
-        """The bones, on the working grid, seen once more with all that may be `cement` hidden.
+        def follow(near: Near) -> npt.NDArray[np.bool_]:
+            found = np.zeros(hu.shape, dtype=bool)
+            found[near.box] = (near.channel(CEMENT) > FOLLOWED_PROBABILITY) & bright[near.box]
+            return bright & around(found, WORKING_MM, FOLLOWED_MM)
 
-        `seen`, `hu`: the scan on the fine network's grid and on the working grid.
+        wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
+        return look_near(hu, wanted, self._near, DENSE, follow=follow)
+
+    def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,
+                        hu: Field) -> LabelMap:
+        """The bones, on the working grid, seen once more with `cement` and all that may be some, `suspects`, hidden.
+
+        `suspects`: on the grid of `cement`; `seen`, `hu`: the scan on the fine network's grid and on the working grid.
 
         A network that sees bright cement lie on bone takes it for bone. To the fine network it is once made soft
         tissue, so that cement in the bone looks like a lytic lesion and a leak like what it lies in; once it is hidden
         behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
-        mark too much becomes bone, with soft tissue too little.
+        mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network.
         """
         working = working_grid(region.geometry)
-        share = to_aligned_grid(Volume(hu=cement.labels.astype(np.int16) * 100, geometry=cement.geometry), working)
-        hidden = np.asarray(maximum_filter(share > 20, size=GROWN_VOXELS))
+        doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
+        hidden = np.asarray(maximum_filter(_per_cent(doubtful, working) > 20, size=GROWN_VOXELS))
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
         beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
         behind = to_channels(seen)
@@ -130,10 +144,11 @@ class TwoPassSegmenter:
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         near = None
         if self._near is not None:
-            near = look_near(hu, hidden, self._near, BONES, erased=hidden)
+            asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
+            near = look_near(hu, asked, self._near, BONES, erased=hidden)
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         if near is not None:
-            near = near.only(_beside_hidden(near, hidden) & ~_fifth_lumbar(near, mixed_region))
+            near = near.only(_beside_hidden(near, asked) & ~_fifth_lumbar(near, mixed_region))
         bones = working_bones(mixed_region, near)
         return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
 
@@ -143,6 +158,25 @@ class TwoPassSegmenter:
         grid = Geometry.axis_aligned(origin_lps_mm=origin, spacing_mm=self._fine_mm, shape=self._patch)
         hu = to_aligned_grid(ct, grid)
         return Region(probabilities=self._fine(to_channels(hu)), geometry=grid), hu
+
+
+def _per_cent(mask: LabelMap, grid: Geometry) -> Field:
+    """About how much of each voxel of `grid` a mask fills; much less than 0 far from it."""
+    margin = np.ceil(2 * grid.spacing_mm.max() / mask.geometry.spacing_mm) + 1
+    box = box_where(mask.labels > 0, margin)
+    if box is None:
+        return np.zeros(grid.shape, dtype=np.float32)
+    part = mask.geometry.crop([s.start for s in box], [s.stop for s in box])
+    return to_aligned_grid(Volume(hu=mask.labels[box].astype(np.int16) * np.int16(100), geometry=part), grid)
+
+
+def _places(mask: LabelMap, grid: Geometry) -> npt.NDArray[np.bool_]:
+    """The voxels of `grid` in which centres of the mask's voxels lie."""
+    index = np.rint(grid.to_index(mask.geometry.to_lps(np.argwhere(mask.labels)))).astype(np.int64)
+    index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]
+    places = np.zeros(grid.shape, dtype=bool)
+    places[tuple(index.T)] = True
+    return places
 
 
 def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

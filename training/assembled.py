@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.cement import Region
+from sacroleak.models.cement import Mask, Region
 from sacroleak.models.effort import BothWays
 from sacroleak.models.networks import TwoPassSegmenter, working_bones
 from sacroleak.models.resample import Field
@@ -23,7 +23,7 @@ class OneLook(TwoPassSegmenter):
     def __init__(self, segmenter: TwoPassSegmenter) -> None:
         vars(self).update(vars(segmenter))
 
-    def _without_cement(self, cement: LabelMap, region: Region, seen: Field, hu: Field) -> LabelMap:  # noqa: ARG002 - as inherited
+    def _without_cement(self, cement: LabelMap, suspects: Mask, region: Region, seen: Field, hu: Field) -> LabelMap:  # noqa: ARG002 - as inherited
         return working_bones(region)
 
 

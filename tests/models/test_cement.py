@@ -106,6 +106,22 @@ def test_a_metal_rod_through_cement_is_left_out_of_it() -> None:
     assert 0.6 * ball_ml(9.0) < found.sum() * geometry.voxel_ml < ball_ml(9.0)
 
 
+def test_cement_as_straight_and_dense_as_a_screw_is_cement_where_the_networks_are_sure() -> None:
+    """As thick as an iliosacral screw, saturated, and longer than cement usually is."""
+    screw = rod((-30.0, 0, 0), (14.0, 0, 0), 3.0)
+    geometry = grid(FINE)
+    hu = np.full(geometry.shape, SOFT_HU, dtype=np.float32) + cover(geometry, screw) * (METAL_HU - SOFT_HU)
+    ct, working = Volume(hu=hu, geometry=geometry), grid((1.0, 1.0, 1.0))
+    anatomy = LabelMap(labels=bone(places(working)).astype(np.uint8) * np.uint8(Structure.SACRUM), geometry=working)
+    coarse = grid((2.0, 2.0, 2.0))
+    for probability, is_metal in ((0.95, False), (0.4, True)):
+        probabilities = np.zeros((8, *coarse.shape), dtype=np.float32)
+        probabilities[CEMENT] = np.clip(1.5 * cover(coarse, screw), 0, probability)
+        found, metal = judged(ct, anatomy, Region(probabilities=probabilities, geometry=coarse))
+        assert bool(metal.any()) == is_metal
+        assert found.any() != is_metal
+
+
 def test_without_seeds_there_is_no_cement() -> None:
     found, metal, _ = delineated(FINE, ball(8.0), seen=nothing)
     assert not found.any()

@@ -8,14 +8,14 @@ import pytest
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.models.near import (
-    AROUND_MM,
     BRIGHT_HU,
     NEAR_SHARE,
     Near,
     NearNetwork,
+    around,
     look_near,
     stretched,
-    worth_looking,
+    without_specks,
 )
 from sacroleak.models.resample import Field
 
@@ -47,7 +47,7 @@ def test_every_wanted_voxel_is_seen_and_tiles_join_without_a_seam(seed: int) -> 
     wanted = np.zeros(SHAPE, dtype=bool)
     wanted[tuple(rng.integers(0, SHAPE, size=(20, 3)).T)] = True
     near, _ = looked(hu, wanted)
-    channels, weight = near.at(3, np.argwhere(wanted).astype(float))
+    (channels,), weight = near.at((3,), np.argwhere(wanted).astype(float))
     assert (weight > 0).all()
     assert channels == pytest.approx((hu[wanted] - 200) / 450, abs=1e-4)
 
@@ -64,7 +64,7 @@ def test_tiles_with_nothing_to_judge_are_left_out() -> None:
     wanted[5, 5, 5] = wanted[85, 65, 60] = True
     near, calls = looked(np.zeros(SHAPE, dtype=np.float32), wanted)
     assert calls == 2
-    assert near.at(4, np.array([[45.0, 35.0, 32.0]]))[1] == 0
+    assert near.at((4,), np.array([[45.0, 35.0, 32.0]]))[1] == 0
 
 
 def test_nothing_wanted_is_nothing_done() -> None:
@@ -72,16 +72,46 @@ def test_nothing_wanted_is_nothing_done() -> None:
     assert look_near(np.zeros(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=bool), looker, slice(0, 8)) is None
 
 
-def test_only_bright_voxels_around_a_suspect_are_worth_it() -> None:
-    hu = np.full(SHAPE, BRIGHT_HU + 1, dtype=np.float32)
-    hu[:, :10] = BRIGHT_HU - 1
+def test_around_reaches_about_so_far() -> None:
     suspect = np.zeros(SHAPE, dtype=bool)
     suspect[10, 20, 30] = True
-    wanted = worth_looking(hu, suspect, 1.0)
-    away = np.linalg.norm(np.argwhere(wanted) - (10, 20, 30), axis=1)
-    assert AROUND_MM - 6 < away.max() < AROUND_MM + 6
-    assert not wanted[:, :10].any()
-    assert not worth_looking(hu, np.zeros(SHAPE, dtype=bool), 1.0).any()
+    away = np.linalg.norm(np.argwhere(around(suspect, 1.0, 20.0)) - (10, 20, 30), axis=1)
+    assert 14 < away.max() < 26
+    assert not around(np.zeros(SHAPE, dtype=bool), 1.0, 20.0).any()
+
+
+def test_what_is_seen_at_the_end_of_a_tile_is_followed_to_its_own_end() -> None:
+    """A bar of which only one end is a suspect; the network gives what it is shown."""
+    hu = np.full(SHAPE, -250.0, dtype=np.float32)
+    hu[4:86, 30:34, 30:34] = 650.0
+    start = np.zeros(SHAPE, dtype=bool)
+    start[4:8, 30:34, 30:34] = True
+    network = Echo()
+    turns = []
+
+    def follow(near: Near) -> np.ndarray:
+        turns.append(near.tiles)
+        found = np.zeros(SHAPE, dtype=bool)
+        found[near.box] = near.channel(3) > 0.3
+        return (hu > BRIGHT_HU) & around(found, 1.0, 8.0)
+
+    near = look_near(hu, start, NearNetwork(network=network, patch=PATCH), slice(3, 5), follow=follow)
+    assert near is not None
+    bar = np.argwhere(hu > BRIGHT_HU).astype(float)
+    assert (near.at((3,), bar)[1] > 0).all()
+    assert len(turns) > 1
+    assert near.tiles == network.calls < 27  # all tiles of the grid
+
+
+def test_specks_are_no_suspects_unless_they_are_sure() -> None:
+    suspect, cement = np.zeros(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=np.float32)
+    suspect[10:14, 10:14, 10:14] = suspect[30, 30, 30:33] = suspect[50, 50, 30:33] = True
+    cement[50, 50, 31] = 0.9
+    kept = without_specks(suspect, cement)
+    assert kept[10:14, 10:14, 10:14].all()
+    assert not kept[30].any()
+    assert kept[50, 50, 30:33].all()
+    assert kept.sum() == 64 + 3
 
 
 def near_of(values: dict[int, float], shape: tuple[int, int, int] = (8, 8, 8)) -> Near:
