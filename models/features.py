@@ -151,7 +151,6 @@ class ScanView:
     spaces: Compartments
     ct: Volume
     certainty: npt.NDArray[np.uint8] | None
-    landmarks: Landmarks
     measures: ScanMeasures
     tracks: tuple[Track, ...] = ()
     review_reasons: tuple[str, ...] = ()
@@ -161,12 +160,13 @@ class ScanView:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartContext:
     """What a part is beside others: the rows of the whole leak it was divided from, its number among the scan's parts
-    (as tracks name their column), and how many of those lie within 5 mm.
+    (as tracks name their column), and how many of those lie within 5 mm; and the scan's landmarks.
     """
 
     leak: Rows
-    number: int = 0
-    neighbours: int = 0
+    number: int
+    neighbours: int
+    landmarks: Landmarks
 
 
 def part_course(part: LeakPart, view: ScanView, course: Course) -> PartCourse:
@@ -209,7 +209,7 @@ def part_features(part: LeakPart, view: ScanView, context: PartContext, course: 
 
 
 def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> Place:
-    cement, marks = view.cement, view.landmarks
+    cement, marks = view.cement, context.landmarks
     points = cement.points[rows]
     foramen, foramen_mm = marks.nearest_foramen(points)
     track = _best_track(points, view, context.number)

@@ -50,11 +50,11 @@ def measure_scan(
 
 
 def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None:
-    """Cement, spaces and landmarks of one scan, tracks not looked for yet. None without cement or sacrum."""
+    """Cement and spaces of one scan, tracks not looked for yet. None without cement or sacrum."""
     grid = segmentation.cement.geometry
     mask = np.asarray(segmentation.cement.labels, dtype=np.bool_)
-    box = box_where(segmentation.anatomy.labels == Structure.SACRUM)
-    if box is None or not mask.any():
+    box = box_where(segmentation.anatomy.labels == Structure.SACRUM) if mask.any() else None
+    if box is None:
         return None
     around = _near_sacrum(segmentation, box, limits)
     spaces = compartments(segmentation.anatomy, limits.compartments, around_lps=around)
@@ -63,7 +63,7 @@ def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None
                             voxel_ml=grid.voxel_ml, voxel_mm=float(grid.spacing_mm.max()),
                             coverage=segmentation.sacrum_coverage)
     return ScanView(cement=cement, spaces=spaces, ct=segmentation.ct, certainty=segmentation.certainty,
-                    landmarks=find_landmarks(spaces, segmentation.ct), measures=measures)
+                    measures=measures)
 
 
 def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[MeasuredPart]]:
@@ -77,10 +77,12 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
              for part in divide(leak, cement, spaces, limits.leaks, whole=one_course)]
     found = _mended(found, view, limits)
     view = _with_tracks(view, [one.course for one in found], limits)
-    near = _neighbours([cement.points[one.part.rows] for one in found])
+    if not found:
+        return view, []
+    near, landmarks = _neighbours([cement.points[one.part.rows] for one in found]), find_landmarks(spaces, view.ct)
     measured = [
         MeasuredPart(part=one.part, features=part_features(
-            one.part, view, PartContext(leak=one.leak, number=n, neighbours=near[n]), one.course))
+            one.part, view, PartContext(leak=one.leak, number=n, neighbours=near[n], landmarks=landmarks), one.course))
         for n, one in enumerate(found)
     ]
     # The order must not depend on how the array is stored, so ties go by place in the patient.
