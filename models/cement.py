@@ -216,7 +216,9 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone) & no_metal
     thin = ~bone & (cement_p > NEAR_PROBABILITY) & (values > edge_soft) & no_metal
     screw = (values > METAL_SHARE * level) & (metal_p > METAL_DOUBT)
-    grown = (bodies | within | thin) & ~rods & ~screw
+    # No cortex reaches so deep: what hangs together with a seed is cement there, however weak, whatever networks say.
+    deep = (distance < -MARROW_MM) & (values > edge_bone) & no_metal
+    grown = (bodies | within | thin | deep) & ~rods & ~screw
     parts = bright.pieces(grown)
     found = _seeded(parts, seeds & grown, voxel_ml=ct.geometry.voxel_ml)
     found &= _within_reach(np.where(found, parts, 0), bright.points, distance, anatomy)

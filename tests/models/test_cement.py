@@ -106,6 +106,16 @@ def test_a_metal_rod_through_cement_is_left_out_of_it() -> None:
     assert 0.6 * ball_ml(9.0) < found.sum() * geometry.voxel_ml < ball_ml(9.0)
 
 
+@pytest.mark.parametrize("seen_mm", [2.0, 3.0])
+def test_cement_of_which_the_networks_see_only_a_core_is_followed_through_the_marrow(seen_mm: float) -> None:
+    whole = ball(8.0)
+    found, _, geometry = delineated(FINE, whole, seen=ball(seen_mm))
+    assert found.sum() * geometry.voxel_ml == pytest.approx(ball_ml(8.0), rel=0.05)
+    nearer_the_surface = ball(8.0, (0, 3.0, 0))
+    found, _, geometry = delineated(FINE, nearer_the_surface, seen=ball(seen_mm, (0, 3.0, 0)))
+    assert 0.5 * ball_ml(8.0) < found.sum() * geometry.voxel_ml <= 1.05 * ball_ml(8.0)
+
+
 def test_cement_as_straight_and_dense_as_a_screw_is_cement_where_the_networks_are_sure() -> None:
     """As thick as an iliosacral screw, saturated, and longer than cement usually is."""
     screw = rod((-30.0, 0, 0), (14.0, 0, 0), 3.0)
