@@ -16,7 +16,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.canal import sacral_frame
 from sacroleak.models.columns import Origin, columns_in, needles_in
-from sacroleak.models.distance import DistanceField, Distances, signed_distance
+from sacroleak.models.distance import DistanceField, Distances, indices_of, signed_distance
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
 from sacroleak.models.rods import SATURATED_HU, rods_in
@@ -255,9 +255,9 @@ def _marrow_hu(level: float, ct: Volume, anatomy: LabelMap, bright: Bright) -> f
     box = _beside_sacrum(body, anatomy, grid)
     if box is None:
         return MARROW_HU
-    away = edt.edt(~body[box], anisotropy=tuple(float(s) for s in grid.spacing_mm), parallel=1)
+    away = edt.edt((~body[box]).view(np.uint8), anisotropy=tuple(float(s) for s in grid.spacing_mm), parallel=1)
     nearest = max(RING_MM[0], 1.2 * float(grid.spacing_mm.max()))
-    around = np.argwhere((away > nearest) & (away < RING_MM[1]) & (ct.hu[box] < dense)) + [s.start for s in box]
+    around = indices_of((away > nearest) & (away < RING_MM[1]) & (ct.hu[box] < dense)) + [s.start for s in box]
     sacral = _in_sacrum(anatomy, grid.to_lps(around), np.ones(len(around), dtype=bool))
     values = ct.hu[tuple(around[sacral].T)]
     return float(np.clip(np.median(values), 0.0, DENSEST_MARROW * level)) if len(values) >= RING_VOXELS else MARROW_HU
@@ -344,7 +344,7 @@ def _within_reach(parts: npt.NDArray[np.int64], points: npt.NDArray[np.float64],
     bones, in none of them: hardware of hips and femora.
     """
     keep = np.ones(int(parts.max(initial=0)) + 1, dtype=bool)
-    sacrum = np.argwhere(anatomy.labels == Structure.SACRUM)[::16]
+    sacrum = indices_of(anatomy.labels == Structure.SACRUM)[::16]
     if len(sacrum):
         tree = cKDTree(anatomy.geometry.to_lps(sacrum))
         for number in np.unique(parts[parts > 0]):

@@ -18,7 +18,7 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame, sacral_frame
-from sacroleak.models.distance import Mask, signed_distance
+from sacroleak.models.distance import Mask, indices_of, signed_distance
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -55,7 +55,7 @@ def without_guesses(anatomy: LabelMap, hidden: Mask, hu: Field, *, voxel_mm: flo
         return anatomy
     spacing = tuple(float(s) for s in anatomy.geometry.spacing_mm)
     guessed = np.zeros(hidden.shape, dtype=bool)
-    guessed[box] = edt.edt(~hidden[box], anisotropy=spacing, parallel=1) <= reach
+    guessed[box] = edt.edt((~hidden[box]).view(np.uint8), anisotropy=spacing, parallel=1) <= reach
     labels = anatomy.labels.astype(np.uint8)
     labels[box][_bulges(labels[box], guessed[box], spacing)] = Structure.BACKGROUND
     left = LabelMap(labels=labels, geometry=anatomy.geometry)
@@ -72,7 +72,7 @@ def _bulges(labels: Labels, guessed: Mask, spacing: tuple[float, ...]) -> Mask:
     spread = [gaussian_filter1d(np.eye(side, dtype=np.float32), s, axis=0, mode="nearest", truncate=SURROUNDINGS_CUT)
               for side, s in zip(labels.shape, sigma, strict=True)]
     reach = [int(SURROUNDINGS_CUT * s + 0.5) for s in sigma]
-    left, gone = np.argwhere(_bone(labels) & guessed), np.zeros(labels.shape, dtype=bool)
+    left, gone = indices_of(_bone(labels) & guessed), np.zeros(labels.shape, dtype=bool)
     for _ in range(MOST_TURNS):
         going = share[tuple(left.T)] < SOLID_SHARE
         if not going.any():
@@ -88,7 +88,7 @@ def _bulges(labels: Labels, guessed: Mask, spacing: tuple[float, ...]) -> Mask:
 
 def _absent(anatomy: LabelMap, guessed: Mask, hu: Field) -> npt.NDArray[np.int64]:
     """Index, (n, 3), of guessed bone at whose mirror image, if that is seen and not guessed too, there is none."""
-    index, grid = np.argwhere(_bone(anatomy.labels) & guessed), anatomy.geometry
+    index, grid = indices_of(_bone(anatomy.labels) & guessed), anatomy.geometry
     mirror = _mirror(anatomy, guessed, hu) if len(index) else None
     if mirror is None:
         return index[:0]
@@ -136,7 +136,7 @@ def _mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> Mirror | None:
     if box is None:
         return None
     surface = sacrum[box] & ~binary_erosion(sacrum[box]) & ~guessed[box] & (hu[box] > SEEN_HU)
-    points = anatomy.geometry.to_lps(np.argwhere(surface) + [s.start for s in box])
+    points = anatomy.geometry.to_lps(indices_of(surface) + [s.start for s in box])
     points = points[:: max(1, len(points) // FIT_POINTS)]
     if len(points) < FEWEST_POINTS:
         return None

@@ -14,6 +14,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
+from sacroleak.models.distance import indices_of
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
 from sacroleak.models.graphics import Pooled, TorchNetwork
 from sacroleak.models.guessed import without_guesses
@@ -138,7 +139,8 @@ class TwoPassSegmenter:
         behind = to_channels(seen)
         erase(behind, beside)
         again = mean_of(self._fine, to_channels(np.where(beside, np.float32(FILL_HU), seen)), behind)
-        away = np.asarray(edt.edt(~beside, anisotropy=(float(region.geometry.spacing_mm[0]),) * 3, parallel=1))
+        spacing = (float(region.geometry.spacing_mm[0]),) * 3
+        away = np.asarray(edt.edt((~beside).view(np.uint8), anisotropy=spacing, parallel=1))
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
@@ -172,7 +174,7 @@ def _per_cent(mask: LabelMap, grid: Geometry) -> Field:
 
 def _places(mask: LabelMap, grid: Geometry) -> npt.NDArray[np.bool_]:
     """The voxels of `grid` in which centres of the mask's voxels lie."""
-    index = np.rint(grid.to_index(mask.geometry.to_lps(np.argwhere(mask.labels)))).astype(np.int64)
+    index = np.rint(grid.to_index(mask.geometry.to_lps(indices_of(mask.labels > 0)))).astype(np.int64)
     index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]
     places = np.zeros(grid.shape, dtype=bool)
     places[tuple(index.T)] = True
@@ -185,7 +187,7 @@ def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.
     beside = np.zeros(inside.shape, dtype=bool)
     box = box_where(inside, np.ceil(NEAR_REACH_MM / WORKING_MM))
     if box is not None:
-        beside[box] = edt.edt(~inside[box], anisotropy=(WORKING_MM,) * 3, parallel=1) < NEAR_REACH_MM
+        beside[box] = edt.edt((~inside[box]).view(np.uint8), anisotropy=(WORKING_MM,) * 3, parallel=1) < NEAR_REACH_MM
     return beside
 
 
@@ -287,7 +289,7 @@ def _stretched_box(mask: npt.NDArray[np.bool_], factor: float, sides: tuple[int,
 
 def sacrum_coverage(anatomy: LabelMap, scan: Geometry) -> float:
     """Share of the sacrum's length that the scan shows: 1 unless it runs into the edge of the field of view."""
-    inside = np.argwhere(anatomy.labels == Structure.SACRUM)
+    inside = indices_of(anatomy.labels == Structure.SACRUM)
     points = anatomy.geometry.to_lps(inside)
     index = scan.to_index(points)
     edge = 2.0 / scan.spacing_mm
@@ -299,7 +301,7 @@ def sacrum_coverage(anatomy: LabelMap, scan: Geometry) -> float:
 
 
 def _sacrum_centre(region: Region) -> Points | None:
-    inside = np.argwhere(region.probabilities[: Structure.CEMENT].argmax(axis=0) == Structure.SACRUM)
+    inside = indices_of(region.probabilities[: Structure.CEMENT].argmax(axis=0) == Structure.SACRUM)
     if len(inside) < 500:
         return None
     low, high = np.percentile(inside, (1, 99), axis=0)
