@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
-import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +25,10 @@ BRIGHT_HU = 300.0
 DENSE_HU = 1600.0
 """What is brighter may be cement even where the fine network thought of none; facets of S1 reach 1,500 HU."""
 SUSPECT_PROBABILITY = 0.2
-AROUND_MM, FOLLOWED_MM = 10.0, 8.0
+AROUND_MM, FOLLOWED_MM = 26.0, 8.0
 """How far from anything suspect the closer look goes, and how far beyond its tiles where it sees cement at their faces:
 a leak hangs together with the cement it comes from, and is followed to its end."""
 FOLLOWED_PROBABILITY = 0.3
-SPECK_VOXELS, SURE_PROBABILITY = 30, 0.5
-"""A suspect smaller than this on the 1 mm grid, of which the fine network is not sure, is not looked at for itself."""
 OVERLAP = 16
 """Voxels that neighbouring tiles share, so that each judges its own middle."""
 NEAR_SHARE = 0.5
@@ -192,16 +189,6 @@ def around(mask: Mask, spacing_mm: float, within_mm: float) -> Mask:
     away = edt.edt(~cells, anisotropy=(COARSE * spacing_mm,) * 3, parallel=1)
     grown: Mask = (away <= within_mm).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
     return grown[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
-
-
-def without_specks(suspect: Mask, cement: Field) -> Mask:
-    """The suspect voxels whose connected piece is no speck, or holds one that is surely `cement`, a probability."""
-    pieces = cc3d.connected_components(suspect, connectivity=26)
-    large = np.bincount(pieces.ravel()) >= SPECK_VOXELS
-    large[np.unique(pieces[suspect & (cement > SURE_PROBABILITY)])] = True
-    large[0] = False
-    kept: Mask = large[pieces]
-    return kept
 
 
 def stretched(probability: Field, grid: Geometry, box: Box, working_mm: float) -> Field:

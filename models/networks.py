@@ -32,7 +32,6 @@ from sacroleak.models.near import (
     around,
     look_near,
     stretched,
-    without_specks,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
@@ -50,7 +49,7 @@ GROWN_VOXELS = 3
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
 """This near to hidden cement the bones are those of the look that did not see it; farther off both looks count."""
-AGAIN_MM = 12.0
+AGAIN_MM = 26.0
 """So far from what was found to be cement the near network looks again at bones behind what is hidden."""
 NEAR_REACH_MM = 6.0
 """The near network sees too little of the pelvis to be asked about bones farther from hidden cement."""
@@ -110,7 +109,7 @@ class TwoPassSegmenter:
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
         bright = hu > BRIGHT_HU
-        suspect = without_specks((hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & bright), cement)
+        suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & bright)
 
         def follow(near: Near) -> npt.NDArray[np.bool_]:
             found = np.zeros(hu.shape, dtype=bool)

@@ -15,7 +15,6 @@ from sacroleak.models.near import (
     around,
     look_near,
     stretched,
-    without_specks,
 )
 from sacroleak.models.resample import Field
 
@@ -101,17 +100,6 @@ def test_what_is_seen_at_the_end_of_a_tile_is_followed_to_its_own_end() -> None:
     assert (near.at((3,), bar)[1] > 0).all()
     assert len(turns) > 1
     assert near.tiles == network.calls < 27  # all tiles of the grid
-
-
-def test_specks_are_no_suspects_unless_they_are_sure() -> None:
-    suspect, cement = np.zeros(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=np.float32)
-    suspect[10:14, 10:14, 10:14] = suspect[30, 30, 30:33] = suspect[50, 50, 30:33] = True
-    cement[50, 50, 31] = 0.9
-    kept = without_specks(suspect, cement)
-    assert kept[10:14, 10:14, 10:14].all()
-    assert not kept[30].any()
-    assert kept[50, 50, 30:33].all()
-    assert kept.sum() == 64 + 3
 
 
 def near_of(values: dict[int, float], shape: tuple[int, int, int] = (8, 8, 8)) -> Near:
