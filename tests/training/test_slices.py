@@ -14,9 +14,11 @@ from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.training.simulation.case import Case, LeakTruth
-from sacroleak.training.simulation.slices import Slices, reslice, slices_of
+from sacroleak.training.simulation.scene import Scene
+from sacroleak.training.simulation.slices import Depths, Slices, depths_of, reslice, slices_of
 
 GRID = Geometry.axis_aligned(origin_lps_mm=(-5, 4, -20), spacing_mm=(1, 1, 1), shape=(6, 5, 24))
+ALIKE = Depths.alike(GRID.shape)
 
 
 def random_case(seed: int) -> Case:
@@ -36,7 +38,7 @@ def random_case(seed: int) -> Case:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 6))
 def test_labels_obey_their_rules_in_any_slices(seed: int, thick: int, step: int) -> None:
-    case = reslice(random_case(seed), Slices(fine_mm=1.0, thick=thick, step=step))
+    case = reslice(random_case(seed), Slices(fine_mm=1.0, thick=thick, step=step), ALIKE)
     leaked = case.leaks.labels > 0
     assert case.cement.labels[leaked].all()
     assert (case.anatomy.labels[leaked] != Structure.SACRUM).all()
@@ -55,7 +57,7 @@ def test_a_slice_lies_in_the_middle_of_what_it_averages(thick: int, step: int) -
     case = random_case(0)
     height = GRID.to_lps(np.argwhere(np.ones(GRID.shape)))[:, 2].reshape(GRID.shape)
     ramp = Volume(hu=(10 * height).astype(np.float32), geometry=GRID)
-    thickened = reslice(replace(case, ct=ramp), Slices(fine_mm=1.0, thick=thick, step=step)).ct
+    thickened = reslice(replace(case, ct=ramp), Slices(fine_mm=1.0, thick=thick, step=step), ALIKE).ct
     middles = [thickened.geometry.to_lps((0, 0, k))[2] for k in range(thickened.geometry.shape[2])]
     assert thickened.hu[0, 0] == pytest.approx(10 * np.array(middles), abs=0.6)
     assert thickened.geometry.spacing_mm[2] == pytest.approx(step)
@@ -69,14 +71,49 @@ def test_a_leak_too_thin_for_the_slices_leaves_the_list_and_the_others_close_up(
     cement[4, 1, 8:16], leaks[4, 1, 8:16] = True, 2
     small = Case(ct=case.ct, anatomy=LabelMap(labels=anatomy, geometry=GRID), truth=case.truth, metal=case.metal,
                  cement=LabelMap(labels=cement, geometry=GRID), leaks=LabelMap(labels=leaks, geometry=GRID))
-    (left,) = reslice(small, Slices(fine_mm=1.0, thick=4, step=4)).truth
+    (left,) = reslice(small, Slices(fine_mm=1.0, thick=4, step=4), ALIKE).truth
     assert left.number == 1
     assert left.volume_ml == pytest.approx(0.008)
 
 
+def ball(seed: int) -> tuple[Scene, np.ndarray, Case]:
+    """A sacrum that is a ball of 10 mm with a ball of 7 mm of cement in it, anywhere between the voxels: the scene, the
+    distance to the cement, and the case.
+    """
+    grid = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=(1, 1, 1), shape=(32, 32, 36))
+    x, y, z = np.indices(grid.shape, dtype=np.float32)
+    a, b, c = 15 + np.random.default_rng(seed).random(3)
+    away = np.sqrt((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2)
+    bone, cement = (away - 10).astype(np.float32), (away - 7).astype(np.float32)
+    nothing = LabelMap(labels=np.zeros(grid.shape, dtype=np.uint8), geometry=grid)
+    case = Case(ct=Volume(hu=np.zeros(grid.shape, dtype=np.int16), geometry=grid), truth=(), leaks=nothing,
+                metal=nothing, anatomy=LabelMap(labels=(bone < 0).astype(np.uint8), geometry=grid),
+                cement=LabelMap(labels=cement < 0, geometry=grid))
+    return Scene(geometry=grid, distance={"sacrum": bone}), cement, case
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([(2, 1), (2, 2), (3, 3), (4, 4)]))
+def test_what_fills_a_thick_voxel_by_half_keeps_volumes(seed: int, cut: tuple[int, int]) -> None:
+    scene, cement, case = ball(seed)
+    thick = reslice(case, Slices(fine_mm=1.0, thick=cut[0], step=cut[1]), depths_of(scene, cement))
+    assert thick.cement.volume_ml(1) == pytest.approx(4 / 3 * np.pi * 0.7 ** 3, rel=0.06)
+    assert thick.anatomy.volume_ml(Structure.SACRUM) == pytest.approx(4 / 3 * np.pi, rel=0.04)
+
+
+def test_of_two_fine_slices_the_deeper_one_decides() -> None:
+    scene, cement, case = ball(0)
+    slices = Slices(fine_mm=1.0, thick=2, step=2)
+    thick = reslice(case, slices, depths_of(scene, cement)).cement.labels
+    pairs = case.cement.labels.reshape(*thick.shape, 2)
+    split = pairs[..., 0] != pairs[..., 1]
+    assert 0.4 < thick[split].mean() < 0.6
+    assert (thick == pairs[..., 0])[~split].all()
+
+
 def test_thin_slices_are_left_alone() -> None:
     case = random_case(1)
-    assert reslice(case, Slices(fine_mm=1.0, thick=1, step=1)) is case
+    assert reslice(case, Slices(fine_mm=1.0, thick=1, step=1), ALIKE) is case
 
 
 @pytest.mark.parametrize(("thickness", "increment", "pixel", "expected"), [

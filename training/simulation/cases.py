@@ -18,7 +18,7 @@ from sacroleak.training.simulation.plan import LeakPlan, Plan
 from sacroleak.training.simulation.procedural import procedural_pelvis
 from sacroleak.training.simulation.scanner import QUIET, Scanner, draw_scanner
 from sacroleak.training.simulation.scene import Scene, draw_warp, place, still
-from sacroleak.training.simulation.slices import reslice, slices_of
+from sacroleak.training.simulation.slices import depths_of, reslice, slices_of
 from sacroleak.training.simulation.tissue import TissueStyle, draw_style
 
 FIELD_OF_VIEW_MM = (230.0, 180.0, 190.0)
@@ -130,7 +130,7 @@ def make_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, request: C
     operation = operate_until(rng, scene, plan)
     # Averaging fine slices is what makes thick ones; the fine ones must not be blurred for thickness too.
     case = scan(rng, scene, operation, style=style, scanner=replace(scanner, slice_mm=slices.fine_mm, increment_mm=0.0))
-    return reslice(case, slices)
+    return reslice(case, slices, depths_of(scene, operation.cement(scene), tilt_deg=scanner.tilt_deg))
 
 
 def operate_until(rng: np.random.Generator, scene: Scene, plan: Plan) -> Operation:

@@ -8,10 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sacroleak.core.errors import InputError
-from sacroleak.core.geometry import Geometry
+from sacroleak.core.geometry import Geometry, Shape
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
-from sacroleak.training.simulation.case import Case
+from sacroleak.training.simulation.case import LABELLED, Case
+from sacroleak.training.simulation.readout import Field
+from sacroleak.training.simulation.scanner import tilted
+from sacroleak.training.simulation.scene import FAR_MM, Scene
+from sacroleak.training.simulation.shapes import near
+
+Mask = npt.NDArray[np.bool_]
+Votes = npt.NDArray[np.uint8]
 
 FINEST_MM = 1.5
 """Thicker slices are averaged from some no thicker than this; thin leaks would slip between coarser ones."""
@@ -57,9 +64,46 @@ def slices_of(thickness_mm: float, increment_mm: float | None = None, *, pixel_m
     raise InputError(f"slices of {thickness_mm:g} mm every {increment:g} mm have no common part of at least 0.2 mm")
 
 
-def reslice(case: Case, slices: Slices) -> Case:
-    """The scan in thick slices. HU are averaged; a voxel is cement or metal if at least half of it is. What fills most
-    of it gives its anatomy, what fills most of its cement where it is cement, so that a leak is never bone.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Depths:
+    """How deep each fine voxel lies in what its labels say, for anatomy and cement: 255 for half a fine slice and more
+    from the nearest surface, 1 at one. What fills most of a thick voxel follows from both: of two fine slices one often
+    holds a structure and the other does not, and by their number alone either all of those voxels would be its or none.
+    """
+
+    anatomy: Votes
+    cement: Votes
+
+    @classmethod
+    def alike(cls, shape: Shape) -> Depths:
+        """All voxels equally deep."""
+        deep = np.full(shape, 255, dtype=np.uint8)
+        return cls(anatomy=deep, cement=deep)
+
+
+def depths_of(scene: Scene, cement: Field, *, tilt_deg: float = 0.0) -> Depths:
+    """Depths of a scan of the scene; `cement`: signed distance in mm on the scene's grid; `tilt_deg`: the gantry's."""
+    half_mm = np.float32(scene.geometry.spacing_mm[2] / 2)
+    apart = np.full(scene.geometry.shape, half_mm, dtype=np.float32)
+    for name in LABELLED:
+        found = near(scene, name, float(half_mm)) if name in scene.distance else None
+        if found is not None:
+            box, distance = found
+            np.minimum(apart[box], np.abs(distance), out=apart[box])
+
+    def votes(distance: Field) -> Votes:
+        if tilt_deg:
+            distance = tilted(distance, scene.geometry, tilt_deg, beyond=FAR_MM)
+        share: Field = np.minimum(np.abs(distance) / half_mm, np.float32(1))
+        return np.rint(1 + 254 * share).astype(np.uint8)
+
+    return Depths(anatomy=votes(apart), cement=votes(cement))
+
+
+def reslice(case: Case, slices: Slices, depths: Depths) -> Case:
+    """The scan in thick slices. HU are averaged; a voxel is cement if most of it is, metal if at least half of its fine
+    slices are. What fills most of it gives its anatomy, what fills most of its cement where it is cement, so that a
+    leak is never bone.
 
     Leaks that no voxel shows any more are taken from the list; numbers and volumes are counted anew.
     """
@@ -67,8 +111,9 @@ def reslice(case: Case, slices: Slices) -> Case:
         return case
     starts = np.arange(0, case.ct.hu.shape[2] - slices.thick + 1, slices.step)
     geometry = _geometry(case.ct.geometry, slices, len(starts))
-    cement = _mostly(case.cement.labels.astype(bool), starts, slices)
-    anatomy = _anatomy(case, cement, starts, slices)
+    filled = case.cement.labels.astype(bool)
+    cement = _votes(filled, depths.cement, starts, slices) > _votes(~filled, depths.cement, starts, slices)
+    anatomy = _anatomy(case, cement, depths, starts, slices)
     numbers = _numbers(case, cement, anatomy, starts, slices)
     seen = [t for t in case.truth if (numbers == t.number).any()]
     renumber = np.zeros(256, dtype=np.uint8)
@@ -77,7 +122,7 @@ def reslice(case: Case, slices: Slices) -> Case:
     counts = np.bincount(numbers.ravel(), minlength=len(seen) + 1)
     truth = tuple(replace(t, number=n, volume_ml=float(counts[n]) * geometry.voxel_ml)
                   for n, t in enumerate(seen, start=1))
-    metal = _mostly(case.metal.labels.astype(bool), starts, slices) & ~cement
+    metal = (2 * _count(case.metal.labels.astype(bool), starts, slices).astype(np.int16) >= slices.thick) & ~cement
     return replace(case, ct=Volume(hu=_mean(case.ct.hu, starts, slices), geometry=geometry), truth=truth,
                    anatomy=LabelMap(labels=anatomy, geometry=geometry),
                    cement=LabelMap(labels=cement, geometry=geometry),
@@ -85,21 +130,21 @@ def reslice(case: Case, slices: Slices) -> Case:
                    metal=LabelMap(labels=metal, geometry=geometry))
 
 
-def _anatomy(case: Case, cement: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64],
+def _anatomy(case: Case, cement: Mask, depths: Depths, starts: npt.NDArray[np.int64],
              slices: Slices) -> npt.NDArray[np.uint8]:
     fine, filled = case.anatomy.labels, case.cement.labels.astype(bool)
     anatomy = np.zeros(cement.shape, dtype=np.uint8)
-    most = np.zeros(cement.shape, dtype=np.uint8)
+    most = np.zeros(cement.shape, dtype=np.uint16)
     for structure in range(Structure.L5 + 1):
-        here = _count(fine == structure, starts, slices)
-        here[cement] = _count((fine == structure) & filled, starts, slices)[cement]
+        here = _votes(fine == structure, depths.anatomy, starts, slices)
+        here[cement] = _votes((fine == structure) & filled, depths.anatomy, starts, slices)[cement]
         better = here > most
         anatomy[better] = structure
         most[better] = here[better]
     return anatomy
 
 
-def _numbers(case: Case, cement: npt.NDArray[np.bool_], anatomy: npt.NDArray[np.uint8],
+def _numbers(case: Case, cement: Mask, anatomy: npt.NDArray[np.uint8],
              starts: npt.NDArray[np.int64], slices: Slices) -> npt.NDArray[np.uint8]:
     """The leak that fills most of a cement voxel outside the sacrum; 0 where cement of another treatment fills more."""
     numbers = np.zeros(cement.shape, dtype=np.uint8)
@@ -117,7 +162,7 @@ def _numbers(case: Case, cement: npt.NDArray[np.bool_], anatomy: npt.NDArray[np.
     return numbers
 
 
-def _count(mask: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], slices: Slices) -> npt.NDArray[np.uint8]:
+def _count(mask: Mask, starts: npt.NDArray[np.int64], slices: Slices) -> npt.NDArray[np.uint8]:
     """How many of the fine slices of each thick one hold the mask."""
     total = np.zeros((*mask.shape[:2], len(starts)), dtype=np.uint8)
     for offset in range(slices.thick):
@@ -125,9 +170,12 @@ def _count(mask: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], slices: S
     return total
 
 
-def _mostly(mask: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], slices: Slices) -> npt.NDArray[np.bool_]:
-    mostly: npt.NDArray[np.bool_] = 2 * _count(mask, starts, slices).astype(np.int16) >= slices.thick
-    return mostly
+def _votes(mask: Mask, depth: Votes, starts: npt.NDArray[np.int64], slices: Slices) -> npt.NDArray[np.uint16]:
+    """Sum of the depths of the fine voxels of each thick one that hold the mask."""
+    total = np.zeros((*mask.shape[:2], len(starts)), dtype=np.uint16)
+    for offset in range(slices.thick):
+        total += mask[:, :, starts + offset] * depth[:, :, starts + offset]
+    return total
 
 
 def _mean(hu: npt.NDArray[np.int16] | npt.NDArray[np.float32], starts: npt.NDArray[np.int64],
