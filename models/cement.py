@@ -8,6 +8,7 @@ import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 from scipy.special import expit, logit
 
@@ -69,12 +70,12 @@ MARROW_HU = 250.0
 RING_MM, RING_VOXELS, DENSEST_MARROW = (2.5, 9.0), 50, 0.6
 """What surrounds cement inside bone is read off the sacrum so far away from it, if so many voxels of that are seen, up
 to this share of the cement's level: lytic bone has 50 HU, sclerotic bone 600. Else it is taken for MARROW_HU."""
-THIN_VOXEL_MM, EDGE_FALL, LOWEST_EDGE = 1.5, 0.05, 0.4
-"""Cement in bone ends half way from what surrounds it to its own level, or, for every mm that slices are thicker than
-this and than pixels are wide, by the second less of the way, down to the third: what is blurred loses height before it
-loses width. With half of the way 20 % of the cement was lost in slices of 2.5 and 3 mm, so 15 % (16 simulated scans of
-training anatomies); a still shorter one adds to what is not blurred by more than its voxels, as does any in voxels of
-equal sides (10 scans with cement in the real CT at 3 mm)."""
+SOFT_HU = 50.0
+"""Soft tissue, and what a lytic lesion is filled with."""
+PEAK_MM = 2.0
+"""Cement outside bone ends half way from soft tissue to its densest voxel within this reach: a vein that fills its
+voxels in part stays thin, and one whose level is the cement's ends where that does. On 66 simulated scans of training
+anatomies leaks have a Dice of 0.85 so, and 0.84 if they go on down to FREE_SHARE of the level."""
 DENSE_SHARE = 0.5
 """Outside bone a dense body ends at this share of the cement's level."""
 AIM_STRIDE = 3
@@ -226,8 +227,26 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
         (distance < -MARROW_MM) & (values > max(MARROW_SHARE * level, SUSPECT_HU)))
     no_metal = (metal_p <= METAL_DOUBT) | (metal_p <= cement_p)
     found |= _columns(ct, anatomy, bright, found, loose & no_metal & ~rods & ~screw, level)
+    found &= bone | _upper_half(bright, found, level, ct.geometry)
     cement = bright.paint(found)
     return cement, metal & ~cement
+
+
+def _upper_half(bright: Bright, found: Mask, level: float, grid: Geometry) -> Mask:
+    """Which of the `found` voxels, (n,), are denser than half way from soft tissue to the densest found one near by, at
+    most the level: a thin vein fills its voxels in part, and is no wider for it.
+    """
+    mask = bright.paint(found)
+    box = box_where(mask)
+    upper = np.zeros_like(found)
+    if box is None:
+        return upper
+    values = np.minimum(bright.hu[found], np.float32(level))
+    peaks = np.zeros(mask[box].shape, dtype=np.float32)
+    peaks[mask[box]] = values
+    size = [2 * max(1, round(PEAK_MM / float(s))) + 1 for s in grid.spacing_mm]
+    upper[found] = values > (maximum_filter(peaks, size=size)[mask[box]] + SOFT_HU) / 2
+    return upper
 
 
 def _level(values: Field, seeds: Mask, agreed: Mask, sacral: Mask) -> float:
@@ -242,10 +261,7 @@ def _level(values: Field, seeds: Mask, agreed: Mask, sacral: Mask) -> float:
 
 def _edge_in_bone(level: float, ct: Volume, anatomy: LabelMap, bright: Bright) -> float:
     """HU at which cement of this level ends inside bone."""
-    marrow = _marrow_hu(level, ct, anatomy, bright)
-    sides = ct.geometry.spacing_mm
-    coarser = max(float(sides.max()) - max(float(sides.min()), THIN_VOXEL_MM), 0.0)
-    return marrow + max(0.5 - EDGE_FALL * coarser, LOWEST_EDGE) * (level - marrow)
+    return (_marrow_hu(level, ct, anatomy, bright) + level) / 2
 
 
 def _marrow_hu(level: float, ct: Volume, anatomy: LabelMap, bright: Bright) -> float:

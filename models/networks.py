@@ -13,7 +13,7 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
-from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
+from sacroleak.models.cement import CEMENT, METAL, SOFT_HU, Region, bright_in, delineate
 from sacroleak.models.distance import indices_of
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
 from sacroleak.models.graphics import Pooled, TorchNetwork
@@ -43,8 +43,6 @@ WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
 FAINT = 0.02
 """A structure less probable than this cannot win against five others and the background."""
-FILL_HU = 50.0
-"""Soft tissue, and what a lytic lesion is filled with."""
 GROWN_VOXELS = 3
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
@@ -137,7 +135,7 @@ class TwoPassSegmenter:
         beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
         behind = to_channels(seen)
         erase(behind, beside)
-        again = mean_of(self._fine, to_channels(np.where(beside, np.float32(FILL_HU), seen)), behind)
+        again = mean_of(self._fine, to_channels(np.where(beside, np.float32(SOFT_HU), seen)), behind)
         spacing = (float(region.geometry.spacing_mm[0]),) * 3
         away = np.asarray(edt.edt((~beside).view(np.uint8), anisotropy=spacing, parallel=1))
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))

@@ -10,8 +10,8 @@ import numpy as np
 from sacroleak.core.geometry import Geometry, Points, Shape
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
+from sacroleak.models.cement import SOFT_HU
 from sacroleak.models.intensity import DENSE_WINDOW_HU
-from sacroleak.models.networks import FILL_HU
 from sacroleak.models.resample import Field
 
 SOFT, HIP, SACRUM, CEMENT, METAL = 40.0, 450.0, 1000.0, 1900.0, 2900.0
@@ -78,7 +78,7 @@ class CodedNetwork:
         hu = (channels[1] + 1) / 2 * (high - low) + low
         kind = np.digitize(hu, BORDERS)
         # Where cement was made soft tissue, and behind the mark of `erase`, the sacrum goes on.
-        kind[(np.abs(hu - FILL_HU) < 0.5) | ((channels[0] == -1) & (channels[1] == 1))] = 2
+        kind[(np.abs(hu - SOFT_HU) < 0.5) | ((channels[0] == -1) & (channels[1] == 1))] = 2
         out = np.full((8, *hu.shape), 0.01, dtype=np.float32)
         sacrum, hip = (kind == 2) | (kind == 3), kind == 1
         where = np.argwhere(sacrum)

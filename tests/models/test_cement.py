@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
@@ -38,12 +39,16 @@ def judged(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = No
 
 
 def delineated(spacing: tuple[float, float, float], cement: Inside, *, metal: Inside = nothing,
-               seen: Inside | None = None, marrow_hu: float = MARROW_HU) -> tuple[Mask, Mask, Geometry]:
-    """Scan, anatomy on 1 mm, and what a good 2 mm network says: `seen` cement (all of it unless given) and metal."""
+               seen: Inside | None = None, marrow_hu: float = MARROW_HU, blur_mm: float = 0.0,
+               ) -> tuple[Mask, Mask, Geometry]:
+    """Scan, blurred by a Gaussian of this sigma, anatomy on 1 mm, and what a good 2 mm network says: `seen` cement (all
+    of it unless given) and metal.
+    """
     geometry = grid(spacing)
     hu = np.where(bone(places(geometry)), marrow_hu, SOFT_HU).astype(np.float32)
     for shape, value in ((cement, CEMENT_HU), (metal, METAL_HU)):
         hu += cover(geometry, shape) * (value - hu)
+    hu = gaussian_filter(hu, blur_mm / np.array(spacing))
     coarse = grid((2.0, 2.0, 2.0))
     probabilities = np.zeros((8, *coarse.shape), dtype=np.float32)
     probabilities[CEMENT] = np.clip(1.3 * cover(coarse, seen or cement), 0, 0.97) * ~metal(places(coarse))
@@ -88,6 +93,16 @@ def test_a_thin_tube_out_of_the_bone_is_followed_where_the_network_sees_nothing(
     ideal = cover(geometry, tube)[~bone(places(geometry)) & ~body(places(geometry))].sum() * geometry.voxel_ml
     tube_ml = (leaked & ~body(places(geometry))).sum() * geometry.voxel_ml
     assert tube_ml == pytest.approx(ideal, rel=0.35)
+
+
+def test_a_lump_outside_the_bone_is_no_larger_for_its_blur() -> None:
+    """The network sees it three millimetres too wide."""
+    body, lump = ball(6.5, (0, -9.0, 0)), ball(5.0, (0, -27.0, 0))
+    found, _, geometry = delineated(FINE, lambda p: body(p) | lump(p), blur_mm=1.0,
+                                    seen=lambda p: body(p) | ball(8.0, (0, -27.0, 0))(p))
+    outside = places(geometry)[..., 1] < -FRONT_MM - 2
+    whole = cover(geometry, lump)[outside].sum() * geometry.voxel_ml
+    assert 0.85 * whole < found[outside].sum() * geometry.voxel_ml < 1.02 * whole
 
 
 def test_a_metal_rod_is_not_cement() -> None:
