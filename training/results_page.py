@@ -42,8 +42,8 @@ Dice is taken on the scan's own grid; hips and L5 count only within the region t
 outside that bone is a leak, and where it lies is its site. Its own sacrum is the largest component above 150 HU in the
 true sacrum's box, its canal the largest hole that this bone surrounds in axial slices. It is told where the bone is;
 the model is not. Cement of
-other treatments (in L5 or the hips) is left out of all cement figures. A scan called not assessable counts as answered
-wrongly."""
+other treatments (in L4, L5 or the hips) is left out of all cement figures. A scan called not assessable counts as
+answered wrongly."""
 MARKS_NOTE = """\
 What the segmenter is to reach. *Not certain*: the interval has ends on both sides of the mark. The contour's error is
 the 95th percentile in each scan of how far the true surface within 5 mm of cement lies from the found one, in the mean

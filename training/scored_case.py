@@ -262,8 +262,7 @@ def own_cement(case: Case) -> tuple[Mask, Mask]:
     """(cement of the sacrum and leaked from it; the surroundings of cement from other treatments, which count for
     nothing). Both bool on the scan's grid.
     """
-    elsewhere = np.isin(case.anatomy.labels, (Structure.HIP_LEFT, Structure.HIP_RIGHT, Structure.L5))
-    other = case.cement.labels & elsewhere & (case.leaks.labels == 0)
+    other = case.cement.labels & (case.anatomy.labels != Structure.SACRUM) & (case.leaks.labels == 0)
     own: Mask = case.cement.labels & ~other
     if not other.any():
         return own, other

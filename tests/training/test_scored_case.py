@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -193,6 +193,14 @@ def test_cement_of_another_treatment_counts_for_nothing() -> None:
     assert without.model is not None
     assert whole.model.cement_dice == without.model.cement_dice == 1.0
     assert whole.true_cement_ml == pytest.approx(INSIDE.volume_ml, rel=0.08)
+
+
+def test_cement_in_a_vertebra_that_has_no_label_is_another_treatments_too() -> None:
+    case = case_of(INSIDE, ELSEWHERE).case
+    unlabelled = np.where(case.anatomy.labels == Structure.HIP_LEFT, 0, case.anatomy.labels).astype(np.uint8)
+    own, ignored = own_cement(replace(case, anatomy=LabelMap(labels=unlabelled, geometry=GRID)))
+    assert float(np.count_nonzero(own)) * GRID.voxel_ml == pytest.approx(INSIDE.volume_ml, rel=0.08)
+    assert ignored[100:].any()
 
 
 def test_a_refused_scan_keeps_its_reasons_and_its_baseline(leaking: BenchmarkCase) -> None:

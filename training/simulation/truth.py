@@ -104,9 +104,9 @@ def volumes_of(case: Case) -> TrueVolumes:
     """Cement by where it lies, mL."""
     ml = case.ct.geometry.voxel_ml
     cement, leaked = case.cement.labels.astype(bool), case.leaks.labels > 0
-    other = np.isin(case.anatomy.labels, (Structure.HIP_LEFT, Structure.HIP_RIGHT, Structure.L5)) & ~leaked
-    counts = {"sacral": cement & ~other, "intraosseous": cement & (case.anatomy.labels == Structure.SACRUM),
-              "leaked": leaked, "elsewhere": cement & other}
+    inside = cement & (case.anatomy.labels == Structure.SACRUM)
+    counts = {"sacral": inside | leaked, "intraosseous": inside, "leaked": leaked,
+              "elsewhere": cement & ~inside & ~leaked}
     return TrueVolumes(**{name: round(float(np.count_nonzero(mask)) * ml, 6) for name, mask in counts.items()})
 
 
