@@ -14,6 +14,7 @@ from sacroleak.core.report import STATEMENT, LeakReport, Report
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.inference.planes import EDGES, Orientation, Plane
+from sacroleak.models.distance import indices_of
 from sacroleak.models.segmentation import Segmentation
 
 Colour = tuple[int, int, int]
@@ -132,8 +133,7 @@ def _framed(focus: Points, show: Points, what: str) -> _View:
 
 def _places(label_map: LabelMap, mask: npt.NDArray[np.bool_]) -> Points:
     """LPS mm of the voxels of `mask`; (n, 3)."""
-    index = np.unravel_index(np.flatnonzero(mask), mask.shape)  # a third of the time that argwhere takes
-    return label_map.geometry.to_lps(np.stack(index, axis=1))
+    return label_map.geometry.to_lps(indices_of(mask))
 
 
 def _panel(plane: Plane, ct: Volume, segmentation: Segmentation | None, leak_numbers: LabelMap | None) -> Image.Image:

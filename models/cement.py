@@ -18,6 +18,7 @@ from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.canal import sacral_frame
 from sacroleak.models.columns import Origin, columns_in, needles_in
 from sacroleak.models.distance import DistanceField, Distances, indices_of, signed_distance
+from sacroleak.models.label_grids import box_on
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
 from sacroleak.models.rods import SATURATED_HU, rods_in
@@ -286,12 +287,10 @@ def _beside_sacrum(body: Mask, anatomy: LabelMap, grid: Geometry) -> Box | None:
     sacrum = box_where(anatomy.labels == Structure.SACRUM)
     if sacrum is None:
         return None
-    ends = np.array([[(s.start, s.stop - 1)[bit] for s, bit in zip(sacrum, bits, strict=True)]
-                     for bits in np.ndindex(2, 2, 2)])
-    index = grid.to_index(anatomy.geometry.to_lps(ends))
     margin = np.ceil(RING_MM[1] / grid.spacing_mm) + 1
-    low = np.clip(np.floor(index.min(axis=0) - margin), 0, grid.shape).astype(np.int64)
-    high = np.clip(np.ceil(index.max(axis=0) + margin) + 1, 0, grid.shape).astype(np.int64)
+    first, last = box_on(grid, anatomy.geometry, sacrum)
+    low = np.maximum(first - margin, 0).astype(np.int64)
+    high = np.minimum(last + margin, grid.shape).astype(np.int64)
     near = box_where(body[low[0]:high[0], low[1]:high[1], low[2]:high[2]], margin)
     if near is None:
         return None

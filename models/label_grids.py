@@ -50,7 +50,7 @@ def to_grid(grid: Geometry, source: LabelMap) -> PlacedLabels:
     if box is None:
         empty = LabelMap(labels=np.zeros((1, 1, 1), np.uint8), geometry=grid.crop((0, 0, 0), (1, 1, 1)))
         return PlacedLabels(part=empty, start=(0, 0, 0))
-    first, last = _box_on(grid, source.geometry, box)
+    first, last = box_on(grid, source.geometry, box)
     part = grid.crop(first, last)
     matrix = np.linalg.inv(source.geometry.affine) @ part.affine  # index of part -> index of source
     most = np.zeros(part.shape, dtype=np.float32)
@@ -59,7 +59,7 @@ def to_grid(grid: Geometry, source: LabelMap) -> PlacedLabels:
     for label, around in enumerate(find_objects(source.labels.astype(np.uint8, copy=False)), start=1):
         if around is None:
             continue
-        low, high = _box_on(part, source.geometry, around)
+        low, high = box_on(part, source.geometry, around)
         here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         moved = matrix.copy()
         moved[:3, 3] += matrix[:3, :3] @ low
@@ -97,7 +97,7 @@ def _overlaps(places: npt.NDArray[np.float64], *, width: float, count: int) -> F
     return np.asarray(np.maximum(covered, 0.0) / width, dtype=np.float32)
 
 
-def _box_on(grid: Geometry, other: Geometry, box: Box) -> tuple[Index, Index]:
+def box_on(grid: Geometry, other: Geometry, box: Box) -> tuple[Index, Index]:
     """The region of `grid` that covers `box` of `other`, half a voxel of each included, cut to `grid`."""
     low, high = (np.array([getattr(s, end) for s in box]) - 0.5 for end in ("start", "stop"))
     corners = np.array([[(low, high)[bit][axis] for axis, bit in enumerate(bits)] for bits in np.ndindex(2, 2, 2)])
