@@ -1,13 +1,15 @@
 """Bone that was only guessed behind hidden cement, where it cannot be: bulges, and what the other side has not.
 
 Behind a mark the networks draw the contour from what lies around, and around the cement as often as not. A leak that
-lies on the bone then is a bulge of it, and one in a foramen closes it. Bone is only taken away here, never added.
+lies on the bone then is a bulge of it, and one in a foramen closes it; and a facet full of cement is cut off. Bone is
+added only where the other side has it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame, sacral_frame
-from sacroleak.models.distance import Mask, indices_of, signed_distance
+from sacroleak.models.distance import FAR_MM, Indices, Mask, indices_of, signed_distance
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -33,6 +35,9 @@ SURROUNDINGS_CUT = 2.0
 """So many standard deviations away nothing counts any more."""
 ABSENT_MM = 1.0
 """What lies so far outside the bones of the other side is none. The halves of real pelves differ by about this much."""
+PRESENT_MM = 2.0
+"""What lies so deep in the sacrum of the other side is bone, and up to its surface what hangs together with that:
+cement that fills a facet, or lies at the cortex."""
 MOST_TURNS = 40
 """A turn takes about half a millimetre off a bulge."""
 SEEN_HU = -300.0
@@ -59,7 +64,9 @@ def without_guesses(anatomy: LabelMap, hidden: Mask, hu: Field, *, voxel_mm: flo
     labels = anatomy.labels.astype(np.uint8)
     labels[box][_bulges(labels[box], guessed[box], spacing)] = Structure.BACKGROUND
     left = LabelMap(labels=labels, geometry=anatomy.geometry)
-    labels[tuple(_absent(left, guessed, hu).T)] = Structure.BACKGROUND
+    absent, present = _told_by_mirror(left, guessed, hu)
+    labels[tuple(absent.T)] = Structure.BACKGROUND
+    labels[tuple(present.T)] = Structure.SACRUM
     return left
 
 
@@ -86,22 +93,40 @@ def _bulges(labels: Labels, guessed: Mask, spacing: tuple[float, ...]) -> Mask:
     return gone
 
 
-def _absent(anatomy: LabelMap, guessed: Mask, hu: Field) -> npt.NDArray[np.int64]:
-    """Index, (n, 3), of guessed bone at whose mirror image, if that is seen and not guessed too, there is none."""
-    index, grid = indices_of(_bone(anatomy.labels) & guessed), anatomy.geometry
+def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indices, Indices]:
+    """Index, (n, 3), of guessed bone at whose mirror image, if that is seen and not guessed too, there is none; and of
+    what was guessed to be none where the image lies in the sacrum, some of it deep.
+    """
+    labels, grid = anatomy.labels, anatomy.geometry
+    index = indices_of(guessed & (labels != Structure.SACRAL_CANAL))
     mirror = _mirror(anatomy, guessed, hu) if len(index) else None
     if mirror is None:
-        return index[:0]
+        return index[:0], index[:0]
     images = mirror.image(grid.to_lps(index))
     place = np.rint(grid.to_index(images)).astype(np.int64)
     at = tuple(np.clip(place, 0, np.array(grid.shape) - 1).T)
     told = ((place >= 0) & (place < grid.shape)).all(axis=1) & ~guessed[at] & (hu[at] > SEEN_HU)
     if not told.any():
-        return index[:0]
+        return index[:0], index[:0]
+    index, images = index[told], images[told]
     box = _box_of(place[told], grid, margin=4)
-    bone = signed_distance(_bone(anatomy.labels[box]), grid.crop([s.start for s in box], [s.stop for s in box]))
-    absent: npt.NDArray[np.int64] = index[told][bone.at(images[told]) > ABSENT_MM]
-    return absent
+    part = grid.crop([s.start for s in box], [s.stop for s in box])
+    bone = labels[tuple(index.T)] != Structure.BACKGROUND
+    absent = bone & (signed_distance(_bone(labels[box]), part).at(images) > ABSENT_MM)
+    deep = np.where(bone, FAR_MM, signed_distance(labels[box] == Structure.SACRUM, part).at(images))
+    return index[absent], index[deep < 0][_with_core(index[deep < 0], deep[deep < 0] < -PRESENT_MM)]
+
+
+def _with_core(index: Indices, core: Mask) -> Mask:
+    """Which of (n, 3) places lie in a connected piece of them (6 neighbours) that holds any of the `core`; (n,)."""
+    if not core.any():
+        return core
+    first = index.min(axis=0)
+    places = tuple((index - first).T)
+    mask = np.zeros(index.max(axis=0) - first + 1, dtype=bool)
+    mask[places] = True
+    pieces = cc3d.connected_components(mask, connectivity=6)[places]
+    return np.isin(pieces, np.unique(pieces[core]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
