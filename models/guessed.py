@@ -20,7 +20,7 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame, sacral_frame
-from sacroleak.models.distance import FAR_MM, Indices, Mask, indices_of, signed_distance
+from sacroleak.models.distance import Indices, Mask, indices_of, signed_distance
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -112,9 +112,11 @@ def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indice
     box = _box_of(place[told], grid, margin=4)
     part = grid.crop([s.start for s in box], [s.stop for s in box])
     bone = labels[tuple(index.T)] != Structure.BACKGROUND
-    absent = bone & (signed_distance(_bone(labels[box]), part).at(images) > ABSENT_MM)
-    deep = np.where(bone, FAR_MM, signed_distance(labels[box] == Structure.SACRUM, part).at(images))
-    return index[absent], index[deep < 0][_with_core(index[deep < 0], deep[deep < 0] < -PRESENT_MM)]
+    absent = signed_distance(_bone(labels[box]), part).at(images[bone]) > ABSENT_MM
+    depth = signed_distance(labels[box] == Structure.SACRUM, part).at(images[~bone])
+    within = depth < 0
+    lost = index[~bone][within]
+    return index[bone][absent], lost[_with_core(lost, depth[within] < -PRESENT_MM)]
 
 
 def _with_core(index: Indices, core: Mask) -> Mask:

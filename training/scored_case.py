@@ -33,6 +33,7 @@ from sacroleak.training.measures import (
 from sacroleak.training.side_by_side import Answers, answers_of
 from sacroleak.training.simulation.case import Case
 from sacroleak.training.simulation.scanner import SATURATED_HU
+from sacroleak.training.simulation.truth import cement_elsewhere
 
 FORMAT = 4
 """Raised when what a record holds changes, so that older ones are measured again."""
@@ -262,8 +263,8 @@ def own_cement(case: Case) -> tuple[Mask, Mask]:
     """(cement of the sacrum and leaked from it; the surroundings of cement from other treatments, which count for
     nothing). Both bool on the scan's grid.
     """
-    other = case.cement.labels & (case.anatomy.labels != Structure.SACRUM) & (case.leaks.labels == 0)
-    own: Mask = case.cement.labels & ~other
+    other = cement_elsewhere(case)
+    own: Mask = case.cement.labels.astype(bool) & ~other
     if not other.any():
         return own, other
     spacing = tuple(float(s) for s in case.ct.geometry.spacing_mm)

@@ -130,6 +130,8 @@ def make_case(rng: np.random.Generator, anatomy: Anatomy, plan: Plan, request: C
     operation = operate_until(rng, scene, plan)
     # Averaging fine slices is what makes thick ones; the fine ones must not be blurred for thickness too.
     case = scan(rng, scene, operation, style=style, scanner=replace(scanner, slice_mm=slices.fine_mm, increment_mm=0.0))
+    if slices.as_made:
+        return case
     return reslice(case, slices, depths_of(scene, operation.cement(scene), tilt_deg=scanner.tilt_deg))
 
 

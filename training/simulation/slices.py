@@ -39,6 +39,11 @@ class Slices:
             raise InputError(f"slices: {self.thick} of {self.fine_mm} mm every {self.step}, wanted positive numbers")
 
     @property
+    def as_made(self) -> bool:
+        """Whether the scan's own slices are kept as they are."""
+        return self.thick == self.step == 1
+
+    @property
     def thickness_mm(self) -> float:
         """Of one kept slice."""
         return self.fine_mm * self.thick
@@ -107,7 +112,7 @@ def reslice(case: Case, slices: Slices, depths: Depths) -> Case:
 
     Leaks that no voxel shows any more are taken from the list; numbers and volumes are counted anew.
     """
-    if slices.thick == 1 and slices.step == 1:
+    if slices.as_made:
         return case
     starts = np.arange(0, case.ct.hu.shape[2] - slices.thick + 1, slices.step)
     geometry = _geometry(case.ct.geometry, slices, len(starts))

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from sacroleak.core.structures import Site, Structure
@@ -104,10 +105,17 @@ def volumes_of(case: Case) -> TrueVolumes:
     """Cement by where it lies, mL."""
     ml = case.ct.geometry.voxel_ml
     cement, leaked = case.cement.labels.astype(bool), case.leaks.labels > 0
-    inside = cement & (case.anatomy.labels == Structure.SACRUM)
-    counts = {"sacral": inside | leaked, "intraosseous": inside, "leaked": leaked,
-              "elsewhere": cement & ~inside & ~leaked}
+    other = cement_elsewhere(case)
+    counts = {"sacral": cement & ~other, "intraosseous": cement & (case.anatomy.labels == Structure.SACRUM),
+              "leaked": leaked, "elsewhere": other}
     return TrueVolumes(**{name: round(float(np.count_nonzero(mask)) * ml, 6) for name, mask in counts.items()})
+
+
+def cement_elsewhere(case: Case) -> npt.NDArray[np.bool_]:
+    """Cement of other treatments, bool on the scan's grid: it lies outside the sacrum and did not leak from it."""
+    elsewhere: npt.NDArray[np.bool_] = (case.cement.labels.astype(bool) & (case.anatomy.labels != Structure.SACRUM)
+                                        & (case.leaks.labels == 0))
+    return elsewhere
 
 
 def plain(value: object) -> Any:
