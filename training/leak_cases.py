@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,12 +39,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class LeakCasesConfig(BaseModel):
     """A group of scans: `count` of them, `new_procedural` of them of pelvises that no network has seen, the others of
-    anatomies of split train; `far` is the share far from what patients show. Lengths in mm.
+    anatomies of `split`; `far` is the share far from what patients show. Lengths in mm.
+
+    Networks draw the bones they learned from better than a stranger's; anatomies of split validation are strangers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     count: int = Field(ge=1)
     seed: int
+    split: Literal["train", "validation"] = "train"
     new_procedural: Share
     far: Share
     near_miss_without_leak: Share
@@ -70,7 +73,7 @@ class LeakCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """All that decides scan `number`; `bones`: the train anatomies to choose from, each with its sha256."""
+    """All that decides scan `number`; `bones`: the anatomies to choose from, each with its sha256."""
 
     config: LeakCasesConfig
     number: int
@@ -84,18 +87,19 @@ class Order:
     @property
     def origin(self) -> str:
         """As it is kept with the scan: a scan made from other things is made anew. The count decides nothing."""
-        return json.dumps([self.config.model_dump(mode="json", exclude={"count"}), self.number,
+        return json.dumps([self.config.model_dump(mode="json", exclude={"count"}, exclude_defaults=True), self.number,
                            sorted(f"{path.name} {digest}" for path, digest in self.bones)])
 
 
 def orders(groups: Sequence[LeakCasesConfig], *, anatomies: Path, manifest: Path) -> list[Order]:
     """One order a scan, numbered through all groups: one added at the end leaves the scans of the others as they are.
 
-    Raises ManifestError or InputError if there are no bones of split train.
+    Raises ManifestError or InputError if there are no bones of a split that a group draws from.
     """
-    bones = tuple((path, sha256_of(path)) for path in train_anatomies(anatomies, manifest))
+    bones = {split: tuple((path, sha256_of(path)) for path in anatomies_in(split, anatomies, manifest))
+             for split in {config.split for config in groups}}
     configs = [config for config in groups for _ in range(config.count)]
-    return [Order(config=config, number=number, bones=bones) for number, config in enumerate(configs)]
+    return [Order(config=config, number=number, bones=bones[config.split]) for number, config in enumerate(configs)]
 
 
 def kept_case(order: Order, folder: Path) -> LeakCase:
@@ -109,12 +113,13 @@ def kept_case(order: Order, folder: Path) -> LeakCase:
     return load_leak_case(path)
 
 
-def train_anatomies(anatomies: Path, manifest: Path) -> list[Path]:
-    """Prepared anatomies that may be learned from: of split train, and there. Raises ManifestError or InputError."""
-    names = [name for name, split in splits_of(manifest).items() if split == "train"]
+def anatomies_in(split: str, anatomies: Path, manifest: Path) -> list[Path]:
+    """Prepared anatomies of that split that are there. Raises ManifestError or InputError."""
+    names = [name for name, own in splits_of(manifest).items() if own == split]
     found = [path for name in names if (path := anatomies / f"{name}.npz").is_file()]
     if not found:
-        raise InputError(f"{anatomies.name}: none of the {len(names)} anatomies of split train is there; run prepare")
+        raise InputError(f"{anatomies.name}: none of the {len(names)} anatomies of split {split} is there; run prepare, "
+                         "or leave out the groups of that split")
     return found
 
 

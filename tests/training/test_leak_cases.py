@@ -1,4 +1,4 @@
-"""Scans for the leak classifier: of train patients only, the same each time, and made once."""
+"""Scans for the leak classifier: never of the test, the same each time, and made once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from sacroleak.core.errors import InputError, ManifestError
 from sacroleak.training import leak_cases
-from sacroleak.training.leak_cases import LeakCasesConfig, kept_case, load_leak_case, orders, train_anatomies
+from sacroleak.training.leak_cases import LeakCasesConfig, anatomies_in, kept_case, load_leak_case, orders
 
 CONFIG = LeakCasesConfig(count=3, seed=1, new_procedural=0.0, far=0.0, near_miss_without_leak=1.0,
                          fov_mm=(170.0, 172.0), pixel_mm=(2.6, 2.8), slices_mm=(3.0,))
@@ -49,13 +50,17 @@ def test_a_group_of_scans_added_at_the_end_leaves_the_others_as_they_are(anatomi
     assert leak_cases.make(both[3]).case.ct.geometry.spacing_mm.max() >= 5.0
 
 
-def test_only_anatomies_of_split_train_are_used(tmp_path: Path) -> None:
+def test_a_group_is_drawn_from_the_anatomies_of_its_split(tmp_path: Path) -> None:
     table = tmp_path / "anatomies.csv"
-    table.write_text("anatomy,source,split,licence\na,x,train,y\nb,x,test,y\nc,x,train,y\n")
+    table.write_text("anatomy,source,split,licence\na,x,train,y\nb,x,test,y\nc,x,train,y\nd,x,validation,y\n")
     with pytest.raises(InputError, match="none of the 2 anatomies of split train"):
-        train_anatomies(tmp_path, table)
-    for name in ("a", "b"):
+        anatomies_in("train", tmp_path, table)
+    for name in ("a", "b", "d"):
         (tmp_path / f"{name}.npz").write_bytes(b"")
-    assert [path.stem for path in train_anatomies(tmp_path, table)] == ["a"]
+    groups = [CONFIG, CONFIG.model_copy(update={"split": "validation"})]
+    drawn = orders(groups, anatomies=tmp_path, manifest=table)
+    assert [[path.stem for path, _ in order.bones] for order in drawn] == [["a"]] * 3 + [["d"]] * 3
+    with pytest.raises(ValidationError):
+        LeakCasesConfig.model_validate(CONFIG.model_dump() | {"split": "test"})
     with pytest.raises(ManifestError, match="no such manifest"):
-        train_anatomies(tmp_path, tmp_path / "none.csv")
+        anatomies_in("train", tmp_path, tmp_path / "none.csv")
