@@ -29,6 +29,7 @@ _SPACES = {
 """Spaces taken together when a leak is divided. A vein leaves through a foramen onto the pelvic surface; the borders
 of a joint and of a disc are contours of 1 mm noise, and cement soaks into the bone on the far side."""
 
+_VAGUE = (Compartment.SACROILIAC_JOINT, Compartment.L5_S1_DISC)
 _CANAL = (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)
 
 
@@ -96,7 +97,8 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
     """Parts of one leak at the borders of compartments.
 
     The canal is cut off first. What remains stays in one piece where `whole` says it is one course (a needle track
-    or a vein crosses borders without ending there). Parts below the smallest size join the neighbour they touch most.
+    or a vein crosses borders without ending there). Parts below the smallest size join the neighbour they touch most,
+    and so does the lesser part of a leak that reaches into a disc or joint, or out of it.
     """
     codes = spaces.at(cement.points[leak])
     codes = _outside_only(codes, cement.points[leak])
@@ -112,8 +114,12 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
             values, counts = np.unique(space[piece], return_counts=True)
             space[piece] = values[np.argmax(counts)]
     part = _linked(cement, leak, values=space)
-    part = _merge_small(part, cement.points[leak], smallest=limits.part_ml / cement.geometry.voxel_ml,
-                        reach_mm=bridge_mm(cement.geometry))
+    smallest = limits.part_ml / cement.geometry.voxel_ml
+
+    def joins(own: Mask, other: Mask) -> bool:
+        return np.count_nonzero(own) < smallest or _one_body(space, own, other, limits)
+
+    part = _merged(part, cement.points[leak], joins, reach_mm=bridge_mm(cement.geometry))
     return [LeakPart(rows=leak[part == label], codes=codes[part == label]) for label in np.unique(part)]
 
 
@@ -258,17 +264,30 @@ def _linked(cement: Cement, rows: Rows, values: Codes | None = None) -> npt.NDAr
     return np.unique(labels, return_inverse=True)[1] + 1
 
 
-def _merge_small(
-    part: npt.NDArray[np.int64], points: Points, *, smallest: float, reach_mm: float,
+def _one_body(space: Codes, own: Mask, other: Mask, limits: LeakLimits) -> bool:
+    """Whether a part is the lesser end of another, on the other side of a border that is vague: what reaches into a disc
+    or a joint is not confined to it. The canal's border is not: what lies in it counts by itself.
+    """
+    spaces = {_main_space(space[own]), _main_space(space[other])}
+    vague = bool(spaces & set(_VAGUE)) and not spaces & set(_CANAL)
+    return vague and np.count_nonzero(own) < limits.lesser_share * np.count_nonzero(other)
+
+
+def _main_space(space: Codes) -> int:
+    values, counts = np.unique(space, return_counts=True)
+    return int(values[np.argmax(counts)])
+
+
+def _merged(
+    part: npt.NDArray[np.int64], points: Points, joins: Callable[[Mask, Mask], bool], *, reach_mm: float,
 ) -> npt.NDArray[np.int64]:
-    """Part numbers after giving each part of fewer than `smallest` voxels, smallest first, to its main neighbour."""
+    """Part numbers after giving each part, smallest first, to its main neighbour if it `joins` that."""
     merged = part.copy()
     while True:
         labels, counts = np.unique(merged, return_counts=True)
-        small = sorted((int(c), int(n)) for n, c in zip(labels, counts, strict=True) if c < smallest)
-        for _, label in small:
+        for _, label in sorted(zip(counts.tolist(), labels.tolist(), strict=True)):
             neighbour = _main_neighbour(merged, points, label=label, reach_mm=reach_mm)
-            if neighbour is not None:
+            if neighbour is not None and joins(merged == label, merged == neighbour):
                 merged[merged == label] = neighbour
                 break
         else:

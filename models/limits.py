@@ -45,6 +45,7 @@ class LeakLimits(_Limits):
     beneath_mm: PositiveFloat
     surface_ml: PositiveFloat
     part_ml: PositiveFloat
+    lesser_share: PositiveFloat
     vein_gap_mm: PositiveFloat
     canal_minor_share: PositiveFloat
     reach_mm: PositiveFloat
