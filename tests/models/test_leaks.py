@@ -13,6 +13,7 @@ from sacroleak.models.segmentation import Segmentation
 from tests.phantoms import Pose, alar_cement, back_y, ball, canal_y, cement_at, ellipsoid, front_y, tube
 
 LIMITS = shipped_limits()
+VOXEL_ML = 0.8 * 0.8 * 1.0 / 1000.0
 
 
 def placed(scan: Segmentation) -> tuple[Cement, Compartments]:
@@ -96,6 +97,18 @@ def test_small_parts_join_their_neighbour() -> None:
     parts = parts_of(cement_at(ball((2.0, float(canal_y(15)) - 2.6, 15.0), 3.2)))
     assert len(parts) == 1
     assert main_compartment(parts[0]) is Compartment.VENTRAL_CANAL
+
+
+@pytest.mark.parametrize(("low", "top", "spaces"), [
+    (20.0, 58.0, [Compartment.PRESACRAL]),  # its end in the disc has a third of what lies below
+    (28.0, 58.0, [Compartment.PRESACRAL, Compartment.L5_S1_DISC]),
+    (38.0, 62.0, [Compartment.L5_S1_DISC, Compartment.PRESACRAL]),
+])
+def test_a_leak_whose_end_reaches_into_the_disc_is_one(low: float, top: float, spaces: list[Compartment]) -> None:
+    line = [(4.0, float(front_y(z, 4.0)) - 3.0, z) for z in np.arange(low, 47.0, 2.0)]
+    parts = parts_of(cement_at(tube([*line, (4.0, float(front_y(46.0, 4.0)) + 2.0, top)], 6.0)))
+    assert [main_compartment(part) for part in sorted(parts, key=lambda part: -len(part.rows))] == spaces
+    assert sum((part.codes == Compartment.L5_S1_DISC).sum() for part in parts) > LIMITS.leaks.part_ml / VOXEL_ML
 
 
 def test_a_full_canal_is_divided_into_front_and_back() -> None:
