@@ -117,7 +117,7 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
     smallest = limits.part_ml / cement.geometry.voxel_ml
 
     def joins(own: Mask, other: Mask) -> bool:
-        return np.count_nonzero(own) < smallest or _one_body(space, own, other, limits)
+        return bool(np.count_nonzero(own) < smallest) or _one_body(space, own, other, limits)
 
     part = _merged(part, cement.points[leak], joins, reach_mm=bridge_mm(cement.geometry))
     return [LeakPart(rows=leak[part == label], codes=codes[part == label]) for label in np.unique(part)]
@@ -265,12 +265,12 @@ def _linked(cement: Cement, rows: Rows, values: Codes | None = None) -> npt.NDAr
 
 
 def _one_body(space: Codes, own: Mask, other: Mask, limits: LeakLimits) -> bool:
-    """Whether a part is the lesser end of another, on the other side of a border that is vague: what reaches into a disc
-    or a joint is not confined to it. The canal's border is not: what lies in it counts by itself.
+    """Whether a part is the lesser end of another beyond a vague border: what reaches into a disc or a joint is not
+    confined to it. The canal's border is not vague: what lies in it counts by itself.
     """
     spaces = {_main_space(space[own]), _main_space(space[other])}
     vague = bool(spaces & set(_VAGUE)) and not spaces & set(_CANAL)
-    return vague and np.count_nonzero(own) < limits.lesser_share * np.count_nonzero(other)
+    return vague and bool(np.count_nonzero(own) < limits.lesser_share * np.count_nonzero(other))
 
 
 def _main_space(space: Codes) -> int:

@@ -118,8 +118,8 @@ def anatomies_in(split: str, anatomies: Path, manifest: Path) -> list[Path]:
     names = [name for name, own in splits_of(manifest).items() if own == split]
     found = [path for name in names if (path := anatomies / f"{name}.npz").is_file()]
     if not found:
-        raise InputError(f"{anatomies.name}: none of the {len(names)} anatomies of split {split} is there; run prepare, "
-                         "or leave out the groups of that split")
+        raise InputError(f"{anatomies.name}: none of the {len(names)} anatomies of split {split} is there; run "
+                         "prepare, or leave out the groups of that split")
     return found
 
 

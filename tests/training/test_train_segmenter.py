@@ -98,6 +98,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(config: T
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("quickest", "dtype"), [("f32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_processor_calculates_in_what_it_is_quickest_in(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, quickest: str, dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(train_segmenter, "quickest", lambda: quickest)
+    assert Trainer(config, device="cpu").step(*batch(config))[1].dtype is dtype
+
+
 def test_updates_on_one_sample_lower_its_loss(config: TrainConfig) -> None:
     trainer = Trainer(config.model_copy(update={"updates": 60, "learning_rate": 0.01}), device="cpu")
     losses = [trainer.step(*batch(config))[0] for _ in range(12)]
