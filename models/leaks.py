@@ -111,8 +111,7 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
     for label in range(1, int(pieces.max(initial=0)) + 1):
         piece = rest[pieces == label]
         if len(np.unique(space[piece])) > 1 and whole(leak[piece], codes[piece]):
-            values, counts = np.unique(space[piece], return_counts=True)
-            space[piece] = values[np.argmax(counts)]
+            space[piece] = _main_space(space[piece])
     part = _linked(cement, leak, values=space)
     smallest = limits.part_ml / cement.geometry.voxel_ml
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
 from sacroleak.models.architecture import ANATOMY_CHANNELS, NetworkSpec, build_network, set_weights, weights_in
-from sacroleak.models.runtime import CPU, quickest
+from sacroleak.models.effort import Effort, precision_of
 from sacroleak.training.losses import segmentation_loss
 from sacroleak.training.pictures import learning_curve
 from sacroleak.training.progress import progress
@@ -78,7 +78,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
         # A CPU without such arithmetic emulates it, fifteen times slower.
-        self._half = self.device.type != CPU or quickest() == "bf16"
+        self._half = precision_of(Effort.STANDARD, self.device.type) == "bf16"
         # Gradients become the mean of all processes', so that all make the same update.
         self._shared = DistributedDataParallel(self.network) if rank.of > 1 else self.network
         # Compiled, an update takes 0.6 of the time on a CPU; it needs a C++ compiler and a minute at the start.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sacroleak.core.config import load_config
 from sacroleak.core.errors import ModelError
+from sacroleak.models import effort
 from sacroleak.models.architecture import ANATOMY_CHANNELS, OUTPUT_CHANNELS, build_network
 from sacroleak.models.segmenter import export_onnx
 from sacroleak.training import train_segmenter
@@ -102,7 +103,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(config: T
 def test_a_processor_calculates_in_what_it_is_quickest_in(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, quickest: str, dtype: torch.dtype,
 ) -> None:
-    monkeypatch.setattr(train_segmenter, "quickest", lambda: quickest)
+    monkeypatch.setattr(effort, "quickest", lambda: quickest)
     assert Trainer(config, device="cpu").step(*batch(config))[1].dtype is dtype
 
 
