@@ -285,7 +285,7 @@ def _eager(bench: Bench, large: Geometry, scan_s: float) -> None:
         name, patch = config.network.name, config.network.patch
         trainer = Trainer(config, device="cpu")
         trainer.start_from(bench.bundle.network_path(name))  # says so if the release has another network
-        run = eager(trainer.network, patch, own.overlap)
+        run = eager(trainer.smooth, patch, own.overlap)
         run()
         seconds = timed(run, own.tiles)
         tiles = inferer_tiles(sides_at(large, config.network.spacing_mm), patch, own.overlap)

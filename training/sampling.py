@@ -167,13 +167,14 @@ class SyntheticPatches(IterableDataset[Sample]):
         worker = get_worker_info()
         workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
         step, number = self.every * workers, self.start + self.every * own
-        anatomies = [Anatomy.load(f) for f in self.files]
         scene, case, drawn = None, None, -1
         while True:
             wanted, look = divmod(number, LOOKS)
             if scene is None or wanted // SHARED != drawn // SHARED:
                 draw = np.random.default_rng((self.seed, wanted // SHARED, 0))
-                scene = random_scene(draw, anatomies[int(draw.integers(len(anatomies)))], self.spec)
+                # Read anew each time, a tenth of a second in six samples: hundreds of anatomies are gigabytes.
+                anatomy = Anatomy.load(self.files[int(draw.integers(len(self.files)))])
+                scene = random_scene(draw, anatomy, self.spec)
             if case is None or wanted != drawn:
                 rng = np.random.default_rng((self.seed, wanted))
                 case, drawn = random_case(rng, scene, wild_share=self.wild_share), wanted

@@ -27,6 +27,7 @@ from sacroleak.models.architecture import ANATOMY_CHANNELS, NetworkSpec, build_n
 from sacroleak.models.effort import Effort, precision_of
 from sacroleak.training.losses import segmentation_loss
 from sacroleak.training.pictures import learning_curve
+from sacroleak.training.plain_norm import LAYOUT, quick_on_cpu
 from sacroleak.training.progress import progress
 from sacroleak.training.ranks import ALONE, Rank, joined
 from sacroleak.training.sampling import SyntheticPatches, anatomies_of
@@ -72,13 +73,15 @@ class Trainer:
     def __init__(self, config: TrainConfig, *, device: str, rank: Rank = ALONE) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.rank, self.update, self.samples = config, torch.device(device), rank, 0, 0
+        # A CPU without such arithmetic emulates it, fifteen times slower.
+        self._half = precision_of(Effort.STANDARD, self.device.type) == "bf16"
         self.network = build_network(config.network.filters).to(self.device)
+        if self.device.type == "cpu" and not self._half:
+            quick_on_cpu(self.network)
         self.smooth = build_network(config.network.filters).to(self.device)
         self.smooth.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
-        # A CPU without such arithmetic emulates it, fifteen times slower.
-        self._half = precision_of(Effort.STANDARD, self.device.type) == "bf16"
         # Gradients become the mean of all processes', so that all make the same update.
         self._shared = DistributedDataParallel(self.network) if rank.of > 1 else self.network
         # Compiled, an update takes 0.6 of the time on a CPU; it needs a C++ compiler and a minute at the start.
@@ -86,7 +89,7 @@ class Trainer:
 
     def _forward(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
-            logits: Tensor = self._shared(channels.float())
+            logits: Tensor = self._shared(channels.float().contiguous(memory_format=LAYOUT))
         return segmentation_loss(logits, channels, anatomy, dense), logits
 
     def step(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[float, Tensor]:
