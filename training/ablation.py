@@ -42,11 +42,11 @@ from sacroleak.training.benchmark import main as make_benchmark
 from sacroleak.training.circumstances import circumstances
 from sacroleak.training.evaluate import EvaluateConfig
 from sacroleak.training.intervals import Bootstrap, Figure, mean_of
+from sacroleak.training.manifests import anatomies_of
 from sacroleak.training.measures import dice
 from sacroleak.training.metrics_files import note_about, read_metrics, write_metrics
 from sacroleak.training.real_ct import LabelNumbers, RealCt, bone_figures, on_ct_grid
 from sacroleak.training.results_page import write_page
-from sacroleak.training.sampling import anatomies_of
 from sacroleak.training.scored_case import CaseRecord
 from sacroleak.training.scored_scans import Scoring, folder_of, followed, kept_or_measured
 from sacroleak.training.summary import segmentation_figures

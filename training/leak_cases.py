@@ -11,12 +11,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from sacroleak.core.errors import InputError
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Site
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.core.whole import sha256_of, whole_file
-from sacroleak.training.manifests import splits_of
+from sacroleak.training.manifests import anatomies_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, LeakTruth
 from sacroleak.training.simulation.cases import CaseRequest, make_case
@@ -94,9 +93,9 @@ class Order:
 def orders(groups: Sequence[LeakCasesConfig], *, anatomies: Path, manifest: Path) -> list[Order]:
     """One order a scan, numbered through all groups: one added at the end leaves the scans of the others as they are.
 
-    Raises ManifestError or InputError if there are no bones of a split that a group draws from.
+    Raises ManifestError or ConfigError if there are no bones of a split that a group draws from.
     """
-    bones = {split: tuple((path, sha256_of(path)) for path in anatomies_in(split, anatomies, manifest))
+    bones = {split: tuple((path, sha256_of(path)) for path in anatomies_of(split, anatomies, manifest))
              for split in {config.split for config in groups}}
     configs = [config for config in groups for _ in range(config.count)]
     return [Order(config=config, number=number, bones=bones[config.split]) for number, config in enumerate(configs)]
@@ -111,16 +110,6 @@ def kept_case(order: Order, folder: Path) -> LeakCase:
     if _origin_of(path) != order.origin:
         save_leak_case(path, make(order), origin=order.origin)
     return load_leak_case(path)
-
-
-def anatomies_in(split: str, anatomies: Path, manifest: Path) -> list[Path]:
-    """Prepared anatomies of that split that are there. Raises ManifestError or InputError."""
-    names = [name for name, own in splits_of(manifest).items() if own == split]
-    found = [path for name in names if (path := anatomies / f"{name}.npz").is_file()]
-    if not found:
-        raise InputError(f"{anatomies.name}: none of the {len(names)} anatomies of split {split} is there; run "
-                         "prepare, or leave out the groups of that split")
-    return found
 
 
 def make(order: Order) -> LeakCase:

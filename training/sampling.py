@@ -12,11 +12,9 @@ from scipy.ndimage import maximum_filter
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sacroleak.core.errors import ConfigError
 from sacroleak.core.structures import Structure
 from sacroleak.models.architecture import NetworkSpec
 from sacroleak.models.intensity import erase, to_channels
-from sacroleak.training.manifests import splits_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, centred_grid, draw_case
 from sacroleak.training.simulation.scene import Scene, Warp, draw_warp, place
@@ -40,19 +38,6 @@ TRAILS, TRAIL_MM, TRAIL_LENGTH_MM = 6, (1.0, 5.0), 35.0
 without them a network learns that what is hidden is bone, instead of looking at what is around it."""
 BEND = 0.3
 """How much a tube turns from ball to ball."""
-
-
-def anatomies_of(split: str, folder: Path, manifest: Path) -> list[Path]:
-    """Files of `folder` whose row in the manifest says `split`. Raises ConfigError for a file without a row."""
-    splits = splits_of(manifest)
-    files = sorted(folder.glob("*.npz"))
-    unknown = [f.stem for f in files if f.stem not in splits]
-    if unknown:
-        raise ConfigError(f"{manifest.name}: no row for {', '.join(unknown[:3])}; every anatomy needs a split")
-    chosen = [f for f in files if splits[f.stem] == split]
-    if not chosen:
-        raise ConfigError(f"{folder}: no anatomy of split {split}; run the prepare stage first")
-    return chosen
 
 
 def random_scene(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Scene:

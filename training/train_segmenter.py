@@ -26,11 +26,12 @@ from sacroleak.core.errors import ModelError
 from sacroleak.models.architecture import ANATOMY_CHANNELS, NetworkSpec, build_network, set_weights, weights_in
 from sacroleak.models.effort import Effort, precision_of
 from sacroleak.training.losses import segmentation_loss
+from sacroleak.training.manifests import anatomies_of
 from sacroleak.training.pictures import learning_curve
 from sacroleak.training.plain_norm import LAYOUT, quick_on_cpu
 from sacroleak.training.progress import progress
 from sacroleak.training.ranks import ALONE, Rank, joined
-from sacroleak.training.sampling import SyntheticPatches, anatomies_of
+from sacroleak.training.sampling import SyntheticPatches
 from sacroleak.training.tracking import UNTRACKED, Tracker, data_digest, tracked
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sacroleak.core.errors import InputError, ManifestError
+from sacroleak.core.errors import ConfigError
 from sacroleak.training import leak_cases
-from sacroleak.training.leak_cases import LeakCasesConfig, anatomies_in, kept_case, load_leak_case, orders
+from sacroleak.training.leak_cases import LeakCasesConfig, kept_case, load_leak_case, orders
 
 CONFIG = LeakCasesConfig(count=3, seed=1, new_procedural=0.0, far=0.0, near_miss_without_leak=1.0,
                          fov_mm=(170.0, 172.0), pixel_mm=(2.6, 2.8), slices_mm=(3.0,))
@@ -53,8 +53,8 @@ def test_a_group_of_scans_added_at_the_end_leaves_the_others_as_they_are(anatomi
 def test_a_group_is_drawn_from_the_anatomies_of_its_split(tmp_path: Path) -> None:
     table = tmp_path / "anatomies.csv"
     table.write_text("anatomy,source,split,licence\na,x,train,y\nb,x,test,y\nc,x,train,y\nd,x,validation,y\n")
-    with pytest.raises(InputError, match="none of the 2 anatomies of split train"):
-        anatomies_in("train", tmp_path, table)
+    with pytest.raises(ConfigError, match="none of the 2 anatomies of split train"):
+        orders([CONFIG], anatomies=tmp_path, manifest=table)
     for name in ("a", "b", "d"):
         (tmp_path / f"{name}.npz").write_bytes(b"")
     groups = [CONFIG, CONFIG.model_copy(update={"split": "validation"})]
@@ -62,5 +62,3 @@ def test_a_group_is_drawn_from_the_anatomies_of_its_split(tmp_path: Path) -> Non
     assert [[path.stem for path, _ in order.bones] for order in drawn] == [["a"]] * 3 + [["d"]] * 3
     with pytest.raises(ValidationError):
         LeakCasesConfig.model_validate(CONFIG.model_dump() | {"split": "test"})
-    with pytest.raises(ManifestError, match="no such manifest"):
-        anatomies_in("train", tmp_path, tmp_path / "none.csv")
