@@ -40,7 +40,7 @@ class LeakCasesConfig(BaseModel):
     """A group of scans: `count` of them, `new_procedural` of them of pelvises that no network has seen, the others of
     anatomies of `split`; `far` is the share far from what patients show. Lengths in mm.
 
-    Networks draw the bones they learned from better than a stranger's; anatomies of split validation are strangers.
+    No network has learned from anatomies of split validation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
