@@ -24,7 +24,7 @@ demo: $(VENV)/.scoring  ## make six scans, score them, show truth against result
 	@echo "Open $(OUT)/demo.html in a browser: the six scans, with pictures and findings."
 
 test: lint  ## everything CI checks: style, types, import rule, tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev  ## style, types and the import rule, without the tests
 	$(BIN)/ruff check .
