@@ -25,7 +25,9 @@ class PlainNorm(nn.Module):
 
 
 def quick_on_cpu(network: nn.Module) -> nn.Module:
-    """`network` itself, changed in place: same parameters, same names, same answers."""
+    """`network` itself, changed in place: same parameters, same names, same answers. Its weights lie in `LAYOUT`, and
+    convolutions answer in the order of their weights, whatever that of their input.
+    """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.InstanceNorm3d):

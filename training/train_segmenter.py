@@ -28,7 +28,7 @@ from sacroleak.models.effort import Effort, precision_of
 from sacroleak.training.losses import segmentation_loss
 from sacroleak.training.manifests import anatomies_of
 from sacroleak.training.pictures import learning_curve
-from sacroleak.training.plain_norm import LAYOUT, quick_on_cpu
+from sacroleak.training.plain_norm import quick_on_cpu
 from sacroleak.training.progress import progress
 from sacroleak.training.ranks import ALONE, Rank, joined
 from sacroleak.training.sampling import SyntheticPatches
@@ -77,7 +77,7 @@ class Trainer:
         # A CPU without such arithmetic emulates it, fifteen times slower.
         self._half = precision_of(Effort.STANDARD, self.device.type) == "bf16"
         self.network = build_network(config.network.filters).to(self.device)
-        if self.device.type == "cpu" and not self._half:
+        if not self._half:  # on a graphics card it always is
             quick_on_cpu(self.network)
         self.smooth = build_network(config.network.filters).to(self.device)
         self.smooth.load_state_dict(self.network.state_dict())
@@ -90,7 +90,7 @@ class Trainer:
 
     def _forward(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
-            logits: Tensor = self._shared(channels.float().contiguous(memory_format=LAYOUT))
+            logits: Tensor = self._shared(channels.float())
         return segmentation_loss(logits, channels, anatomy, dense), logits
 
     def step(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[float, Tensor]:
