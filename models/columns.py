@@ -91,7 +91,7 @@ def columns_in(
     for rows in _bodies(body, ct.geometry.voxel_ml):
         if hu[rows].mean() < MEAN_SHARE * level or np.percentile(hu[rows], 90) < PEAK_SHARE * level:
             continue
-        gap = float(tree.query(points[rows])[0].min())
+        gap = float(tree.query(points[rows], distance_upper_bound=1.01 * REACH_MM)[0].min())
         column = Column.through(points[rows], hu[rows])
         if (APART_MM <= gap <= REACH_MM and column.slender(widest) and column.points_at(aims)
                 and column.can_be_a_needle(aims, origin.frame) and column.stands_alone(ct)):

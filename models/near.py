@@ -232,4 +232,6 @@ def _any_in_cells(mask: Mask) -> Mask:
     padded = np.zeros(sides, dtype=bool)
     padded[: mask.shape[0], : mask.shape[1], : mask.shape[2]] = mask
     i, j, k = (n // COARSE for n in sides)
-    return np.asarray(padded.reshape(i, COARSE, j, COARSE, k, COARSE).any(axis=(1, 3, 5)))
+    # Along the last axis last, when little is left: it takes ten times as long for as many voxels.
+    rows = padded.reshape(i, COARSE, *sides[1:]).any(axis=1).reshape(i, j, COARSE, sides[2]).any(axis=2)
+    return np.asarray(rows.reshape(i, j, k, COARSE).any(axis=3))
