@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cc3d
-import edt
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter
@@ -17,7 +16,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.canal import sacral_frame
 from sacroleak.models.columns import Origin, columns_in, needles_in
-from sacroleak.models.distance import DistanceField, Distances, indices_of, signed_distance
+from sacroleak.models.distance import DistanceField, Distances, indices_of, near_field, near_mm, signed_distance
 from sacroleak.models.label_grids import box_on
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
@@ -272,7 +271,7 @@ def _marrow_hu(level: float, ct: Volume, anatomy: LabelMap, bright: Bright) -> f
     box = _beside_sacrum(body, anatomy, grid)
     if box is None:
         return MARROW_HU
-    away = edt.edt((~body[box]).view(np.uint8), anisotropy=tuple(float(s) for s in grid.spacing_mm), parallel=1)
+    away = near_mm(body[box], grid, RING_MM[1])
     nearest = max(RING_MM[0], 1.2 * float(grid.spacing_mm.max()))
     around = indices_of((away > nearest) & (away < RING_MM[1]) & (ct.hu[box] < dense)) + [s.start for s in box]
     sacral = _in_sacrum(anatomy, grid.to_lps(around), np.ones(len(around), dtype=bool))
@@ -370,6 +369,6 @@ def _within_reach(parts: npt.NDArray[np.int64], points: npt.NDArray[np.float64],
 
 
 def _bone_distance(anatomy: LabelMap) -> DistanceField:
-    """Distance to the nearest bone's surface on the anatomy's grid; the canal is no bone."""
+    """Distance to the nearest bone's surface on the anatomy's grid, as far as CLEAR_MM; the canal is no bone."""
     bone = (anatomy.labels != Structure.BACKGROUND) & (anatomy.labels != Structure.SACRAL_CANAL)
-    return signed_distance(bone, anatomy.geometry)
+    return near_field(signed_distance, bone, anatomy.geometry, CLEAR_MM)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sacroleak.core.geometry import Geometry, Points, box_where
+from sacroleak.core.geometry import Box, Geometry, Points, box_where
 
 Distances = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -82,9 +83,50 @@ def near_field(
     return DistanceField(values=values, geometry=geometry)
 
 
+def field_near(mask: Mask, geometry: Geometry, places: Mask, reach_mm: float) -> DistanceField:
+    """What signed_distance makes of the mask, worked out only around `places`, of the same shape: wherever one of them
+    is asked, it is the same up to `reach_mm` to both sides of the surface, and farther off is beyond that on its side.
+    """
+    values = np.full(mask.shape, FAR_MM, dtype=np.float32)
+    # Three voxels more: a distance begins half a voxel off the surface, and is read from the centres around a place.
+    for box in pieces_around(places, np.ceil((reach_mm + 0.5) / geometry.spacing_mm) + 3):
+        grid = geometry.crop([side.start for side in box], [side.stop for side in box])
+        own = signed_distance(mask[box], grid).values
+        # Near the end of another piece's box its distances are too large.
+        np.copyto(values[box], own, where=np.abs(own) < np.abs(values[box]))
+    return DistanceField(values=values, geometry=geometry)
+
+
 def membership(mask: Mask, geometry: Geometry) -> DistanceField:
     """A field that is 0 or less inside and positive outside, and says nothing else; hardly any work."""
     return DistanceField(values=np.where(mask, np.float32(-0.5), np.float32(0.5)), geometry=geometry)
+
+
+def near_mm(mask: Mask, geometry: Geometry, reach_mm: float) -> npt.NDArray[np.float32]:
+    """Distance of each voxel to the nearest centre of the mask's voxels, mm, as far as `reach_mm`; beyond it is more
+    than that, and no more is known. Worked out around each piece of the mask alone; same shape.
+    """
+    away = np.full(mask.shape, FAR_MM, dtype=np.float32)
+    for box in pieces_around(mask, np.ceil(reach_mm / geometry.spacing_mm)):
+        np.minimum(away[box], _within_mm(~mask[box], geometry), out=away[box])
+    return away
+
+
+def pieces_around(mask: Mask, margin: npt.ArrayLike) -> list[Box]:
+    """Boxes of the connected pieces of a mask (26 neighbours), `margin` voxels wider and cut to the array, which may
+    overlap; one box of all where that is less to go through.
+    """
+    whole = box_where(mask, margin)
+    if whole is None:
+        return []
+    pieces = ndimage.find_objects(cc3d.connected_components(mask[whole], connectivity=26))
+    margins = np.broadcast_to(margin, (3,)).astype(int).tolist()
+    boxes = []
+    for piece in pieces:
+        i, j, k = (slice(max(at.start + own.start - wider, 0), min(at.start + own.stop + wider, side))
+                   for at, own, wider, side in zip(whole, piece, margins, mask.shape, strict=True))
+        boxes.append((i, j, k))
+    return boxes if sum(mask[box].size for box in boxes) < mask[whole].size else [whole]
 
 
 def _outside_mm(mask: Mask, geometry: Geometry) -> npt.NDArray[np.float32]:
@@ -114,6 +156,18 @@ def closed(mask: Mask, geometry: Geometry, radius_mm: float) -> Mask:
         grown = _within_mm(~mask[box], geometry) <= radius_mm
         filled[box] |= _within_mm(grown, geometry) > radius_mm
     return filled
+
+
+def grown(mask: Mask, voxels: int) -> Mask:
+    """The mask with all that lies no more than so many voxels from it along each axis."""
+    for axis in range(3):
+        wider = mask.copy()
+        for step in range(1, voxels + 1):
+            ahead, behind = ((slice(None),) * axis + (part,) for part in (slice(step, None), slice(None, -step)))
+            wider[ahead] |= mask[behind]
+            wider[behind] |= mask[ahead]
+        mask = wider
+    return mask
 
 
 def indices_of(mask: Mask) -> Indices:

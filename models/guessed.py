@@ -10,17 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cc3d
-import edt
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion, gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
-from sacroleak.core.geometry import Box, Geometry, Points, box_where
+from sacroleak.core.geometry import Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame, sacral_frame
-from sacroleak.models.distance import Indices, Mask, indices_of, signed_distance
+from sacroleak.models.distance import Indices, Mask, field_near, indices_of, near_mm
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -59,8 +58,7 @@ def without_guesses(anatomy: LabelMap, hidden: Mask, hu: Field, *, voxel_mm: flo
     if box is None:
         return anatomy
     spacing = tuple(float(s) for s in anatomy.geometry.spacing_mm)
-    guessed = np.zeros(hidden.shape, dtype=bool)
-    guessed[box] = edt.edt((~hidden[box]).view(np.uint8), anisotropy=spacing, parallel=1) <= reach
+    guessed = near_mm(hidden, anatomy.geometry, reach) <= reach
     labels = anatomy.labels.astype(np.uint8)
     labels[box][_bulges(labels[box], guessed[box], spacing)] = Structure.BACKGROUND
     left = LabelMap(labels=labels, geometry=anatomy.geometry)
@@ -109,11 +107,11 @@ def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indice
     if not told.any():
         return index[:0], index[:0]
     index, images = index[told], images[told]
-    box = _box_of(place[told], grid, margin=4)
-    part = grid.crop([s.start for s in box], [s.stop for s in box])
-    bone = labels[tuple(index.T)] != Structure.BACKGROUND
-    absent = signed_distance(_bone(labels[box]), part).at(images[bone]) > ABSENT_MM
-    depth = signed_distance(labels[box] == Structure.SACRUM, part).at(images[~bone])
+    bone, place = labels[tuple(index.T)] != Structure.BACKGROUND, place[told]
+    places = np.zeros((2, *labels.shape), dtype=bool)
+    places[(bone.astype(np.int64), *place.T)] = True
+    absent = field_near(_bone(labels), grid, places[1], ABSENT_MM).at(images[bone]) > ABSENT_MM
+    depth = field_near(labels == Structure.SACRUM, grid, places[0], PRESENT_MM).at(images[~bone])
     within = depth < 0
     lost = index[~bone][within]
     return index[bone][absent], lost[_with_core(lost, depth[within] < -PRESENT_MM)]
@@ -180,10 +178,3 @@ def _mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> Mirror | None:
 
 def _bone(labels: Labels) -> Mask:
     return np.asarray((labels != Structure.BACKGROUND) & (labels != Structure.SACRAL_CANAL))
-
-
-def _box_of(index: npt.NDArray[np.int64], grid: Geometry, *, margin: int) -> Box:
-    low = np.maximum(index.min(axis=0) - margin, 0)
-    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, np.minimum(index.max(axis=0) + margin + 1, grid.shape),
-                                                     strict=True))
-    return i, j, k

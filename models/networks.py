@@ -6,7 +6,6 @@ import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import maximum_filter
 
 from sacroleak.core.errors import ModelError, NotAssessableError
 from sacroleak.core.geometry import Box, Geometry, Points, box_where
@@ -14,7 +13,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import CEMENT, METAL, SOFT_HU, Region, bright_in, delineate
-from sacroleak.models.distance import indices_of
+from sacroleak.models.distance import grown, indices_of, near_mm
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
 from sacroleak.models.graphics import Pooled, TorchNetwork
 from sacroleak.models.guessed import without_guesses
@@ -43,7 +42,7 @@ WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
 FAINT = 0.02
 """A structure less probable than this cannot win against five others and the background."""
-GROWN_VOXELS = 3
+GROWN_VOXELS = 1
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
 """This near to hidden cement the bones are those of the look that did not see it; farther off both looks count."""
@@ -130,9 +129,9 @@ class TwoPassSegmenter:
         """
         working = working_grid(region.geometry)
         doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
-        hidden = np.asarray(maximum_filter(_per_cent(doubtful, working) > 20, size=GROWN_VOXELS))
+        hidden = grown(_per_cent(doubtful, working) > 20, GROWN_VOXELS)
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
-        beside = np.asarray(maximum_filter(hidden, size=factor + 1))[::factor, ::factor, ::factor]
+        beside = grown(hidden, factor // 2)[::factor, ::factor, ::factor]
         behind = to_channels(seen)
         erase(behind, beside)
         again = mean_of(self._fine, to_channels(np.where(beside, np.float32(SOFT_HU), seen)), behind)
@@ -147,7 +146,7 @@ class TwoPassSegmenter:
             near = look_near(hu, asked, self._near, BONES, erased=hidden)
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         if near is not None:
-            near = near.only(_beside_hidden(near, asked) & ~_fifth_lumbar(near, mixed_region))
+            near = near.only(_beside_hidden(near, asked, working) & ~_fifth_lumbar(near, mixed_region))
         bones = working_bones(mixed_region, near)
         return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
 
@@ -178,14 +177,9 @@ def _places(mask: LabelMap, grid: Geometry) -> npt.NDArray[np.bool_]:
     return places
 
 
-def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_], working: Geometry) -> npt.NDArray[np.bool_]:
     """Where the close look may speak of bones, on its own box: at hidden cement, and not at the rest of its tiles."""
-    inside = hidden[near.box]
-    beside = np.zeros(inside.shape, dtype=bool)
-    box = box_where(inside, np.ceil(NEAR_REACH_MM / WORKING_MM))
-    if box is not None:
-        beside[box] = edt.edt((~inside[box]).view(np.uint8), anisotropy=(WORKING_MM,) * 3, parallel=1) < NEAR_REACH_MM
-    return beside
+    return near_mm(hidden, working, NEAR_REACH_MM)[near.box] < NEAR_REACH_MM
 
 
 def _fifth_lumbar(near: Near, region: Region) -> npt.NDArray[np.bool_]:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import find_objects, map_coordinates, maximum_filter
 
-from sacroleak.core.geometry import Geometry, Points, box_where
-from sacroleak.models.distance import Distances, Mask
+from sacroleak.core.geometry import Geometry, Points
+from sacroleak.models.distance import Distances, Mask, near_mm
 
 Scan = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
@@ -54,11 +54,7 @@ def rods_in(hu: Scan, geometry: Geometry) -> Mask:
                         geometry=geometry.crop([s.start for s in box], [s.stop for s in box]))
             if body.may_hold_a_rod:
                 found[box] |= body.rods()
-    box = box_where(found, np.ceil(RIM_MM / geometry.spacing_mm))
-    if box is not None:
-        spacing = tuple(float(s) for s in geometry.spacing_mm)
-        found[box] = edt.edt(~found[box], anisotropy=spacing, parallel=1) <= RIM_MM
-    return found
+    return near_mm(found, geometry, RIM_MM) <= RIM_MM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
