@@ -14,6 +14,9 @@ Field = npt.NDArray[np.float32]
 AXIS_TOLERANCE = 1e-3
 """Direction cosines this close to an axis count as along it: under 0.5 mm over a 500 mm scan."""
 
+BAND = 16
+"""Rows of a product that are worked out together."""
+
 OUTSIDE_HU = -1024.0
 """What lies beyond the scan is read as air, as scanners pad."""
 
@@ -115,15 +118,34 @@ def _span(matrix: Field) -> tuple[int, int]:
 
 
 def _apply(native: npt.NDArray[np.generic], matrices: list[Field]) -> Field:
-    """Three matrix products, the axis along which memory runs first, so that nothing is rearranged in memory."""
+    """Three matrix products by bands, first along the axis along which memory runs, so that nothing is rearranged."""
     if abs(native.strides[0]) < abs(native.strides[-1]):
         return _apply(native.T, matrices[::-1]).T
-    outer, middle, inner = matrices
-    partial = np.empty((native.shape[0], middle.shape[0], inner.shape[0]), dtype=np.float32)
-    for n, plane in enumerate(native):  # one by one, so that float32 copies stay small
-        partial[n] = middle @ (plane.astype(np.float32, order="C") @ inner.T)
-    product: Field = outer @ partial.reshape(len(partial), -1)
-    return product.reshape(-1, *partial.shape[1:])
+    outer, middle, inner = (_bands(matrix) for matrix in matrices)
+    i, j, k = (len(matrix) for matrix in matrices)
+    whole = np.empty(native.shape[1:], dtype=np.float32)
+    half = np.empty((len(whole), k), dtype=np.float32)
+    partial = np.empty((len(native), j, k), dtype=np.float32)
+    for plane, small in zip(native, partial, strict=True):  # one by one, so that float32 copies stay small
+        np.copyto(whole, plane)
+        for rows, used, weights in inner:
+            np.matmul(whole[:, used], weights.T, out=half[:, rows])
+        for rows, used, weights in middle:
+            np.matmul(weights, half[used], out=small[rows])
+    product = np.empty((i, j, k), dtype=np.float32)
+    for rows, used, weights in outer:
+        product[rows] = np.tensordot(weights, partial[used], axes=1)
+    return product
+
+
+def _bands(matrix: Field) -> list[tuple[slice, slice, Field]]:
+    """BAND rows of a matrix at a time, with the columns that any of them uses: all but a few of a row are 0."""
+    bands = []
+    for first in range(0, len(matrix), BAND):
+        rows = slice(first, min(first + BAND, len(matrix)))
+        used = slice(*_span(matrix[rows]))
+        bands.append((rows, used, np.ascontiguousarray(matrix[rows, used])))
+    return bands
 
 
 def _oblique(ct: Volume, target: Geometry) -> Field:

@@ -135,6 +135,21 @@ def test_averaging_takes_noise_away() -> None:
     assert to_aligned_grid(Volume(hu=noise, geometry=geometry), coarse).std() < 20
 
 
+@pytest.mark.parametrize("spacing_mm", [1.0, 5.0])
+def test_bands_add_up_to_the_whole_product(spacing_mm: float) -> None:
+    """Each voxel is the mean of all the scan's voxels with the product of three triangles as weights."""
+    geometry, target = stored((0, 1, 2), (1, 1, 1)), grid(30.0, spacing_mm)
+    hu = np.random.default_rng(1).normal(0, 500, geometry.shape).astype(np.float32)
+    weights = []
+    for axis in range(3):
+        apart = np.abs(target.to_lps(np.arange(target.shape[0])[:, None].repeat(3, 1))[:, axis, None]
+                       - geometry.to_lps(np.arange(geometry.shape[axis])[:, None].repeat(3, 1))[None, :, axis])
+        triangle = np.maximum(0.0, 1.0 - apart / max(SPACING[axis], spacing_mm))
+        weights.append(triangle / triangle.sum(axis=1, keepdims=True))
+    wanted = np.einsum("ai,bj,ck,ijk->abc", *weights, hu, optimize=True)
+    np.testing.assert_allclose(to_aligned_grid(Volume(hu=hu, geometry=geometry), target), wanted, atol=1e-3)
+
+
 def test_resizing_keeps_corners_and_ramps() -> None:
     field: npt.NDArray[np.float32] = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     large = resize_linear(field, (5, 9, 13))
