@@ -16,7 +16,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.canal import sacral_frame
 from sacroleak.models.columns import Origin, columns_in, needles_in
-from sacroleak.models.distance import DistanceField, Distances, indices_of, near_field, near_mm, signed_distance
+from sacroleak.models.distance import DistanceField, Distances, indices_of, near_mm, signed_near
 from sacroleak.models.label_grids import box_on
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
@@ -369,6 +369,6 @@ def _within_reach(parts: npt.NDArray[np.int64], points: npt.NDArray[np.float64],
 
 
 def _bone_distance(anatomy: LabelMap) -> DistanceField:
-    """Distance to the nearest bone's surface on the anatomy's grid, as far as CLEAR_MM; the canal is no bone."""
+    """Distance to the nearest bone's surface on the anatomy's grid, as far as MARROW_MM; the canal is no bone."""
     bone = (anatomy.labels != Structure.BACKGROUND) & (anatomy.labels != Structure.SACRAL_CANAL)
-    return near_field(signed_distance, bone, anatomy.geometry, CLEAR_MM)
+    return signed_near(bone, anatomy.geometry, MARROW_MM)

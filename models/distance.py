@@ -21,6 +21,8 @@ DIRECTION_STEP_MM = 1.5
 """Directions are read between places this far to both sides."""
 FAR_MM = 999.0
 """Stands for "no such structure here"; larger than any distance inside a pelvis."""
+MOST_STEPS = 11
+"""Voxels as far as which twice the square of a distance fits into a byte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,17 +85,15 @@ def near_field(
     return DistanceField(values=values, geometry=geometry)
 
 
-def field_near(mask: Mask, geometry: Geometry, places: Mask, reach_mm: float) -> DistanceField:
-    """What signed_distance makes of the mask, worked out only around `places`, of the same shape: wherever one of them
-    is asked, it is the same up to `reach_mm` to both sides of the surface, and farther off is beyond that on its side.
+def signed_near(mask: Mask, geometry: Geometry, reach_mm: float) -> DistanceField:
+    """What signed_distance makes of the mask: up to `reach_mm` to both sides of the surface it is the same, between
+    voxel centres too; farther off it is more than that on its side, and no more is known.
     """
-    values = np.full(mask.shape, FAR_MM, dtype=np.float32)
-    # Three voxels more: a distance begins half a voxel off the surface, and is read from the centres around a place.
-    for box in pieces_around(places, np.ceil((reach_mm + 0.5) / geometry.spacing_mm) + 3):
-        grid = geometry.crop([side.start for side in box], [side.stop for side in box])
-        own = signed_distance(mask[box], grid).values
-        # Near the end of another piece's box its distances are too large.
-        np.copyto(values[box], own, where=np.abs(own) < np.abs(values[box]))
+    half = float(geometry.spacing_mm.min()) / 2.0
+    # A distance begins half a voxel off the surface, and is read from all voxel centres around a place.
+    far_mm = reach_mm + half + float(np.linalg.norm(geometry.spacing_mm))
+    values = near_mm(mask, geometry, far_mm) - np.float32(half)
+    np.copyto(values, np.float32(half) - near_mm(~mask, geometry, far_mm), where=mask)
     return DistanceField(values=values, geometry=geometry)
 
 
@@ -104,12 +104,42 @@ def membership(mask: Mask, geometry: Geometry) -> DistanceField:
 
 def near_mm(mask: Mask, geometry: Geometry, reach_mm: float) -> npt.NDArray[np.float32]:
     """Distance of each voxel to the nearest centre of the mask's voxels, mm, as far as `reach_mm`; beyond it is more
-    than that, and no more is known. Worked out around each piece of the mask alone; same shape.
+    than that, and no more is known. Same shape.
     """
     away = np.full(mask.shape, FAR_MM, dtype=np.float32)
-    for box in pieces_around(mask, np.ceil(reach_mm / geometry.spacing_mm)):
+    steps = np.ceil(reach_mm / geometry.spacing_mm).astype(np.int64)
+    if np.ptp(geometry.spacing_mm) < 1e-6 and steps[0] <= MOST_STEPS:
+        box = box_where(mask, steps)
+        if box is not None:
+            away[box] = _by_steps(mask[box], int(steps[0]), float(geometry.spacing_mm[0]))
+        return away
+    for box in pieces_around(mask, steps):
         np.minimum(away[box], _within_mm(~mask[box], geometry), out=away[box])
     return away
+
+
+def _by_steps(mask: Mask, steps: int, side_mm: float) -> npt.NDArray[np.float32]:
+    """near_mm on voxels that are cubes, as far as so many voxels, at most MOST_STEPS: the least square of a way along
+    one axis after the other, in a fifth of the time of the distances everywhere.
+    """
+    far = np.uint8(255 - steps**2)  # what is added to it still fits
+    squares = np.where(mask, np.uint8(0), far)
+    for axis in range(mask.ndim):
+        before = squares.copy()
+        for step in range(1, steps + 1):
+            ahead, behind = _shifted(axis, step)
+            longer = before + np.uint8(step**2)
+            np.minimum(squares[ahead], longer[behind], out=squares[ahead])
+            np.minimum(squares[behind], longer[ahead], out=squares[behind])
+    lengths = np.sqrt(np.arange(256, dtype=np.float32)) * np.float32(side_mm)
+    lengths[steps**2 + 1:] = FAR_MM
+    return np.asarray(lengths[squares])
+
+
+def _shifted(axis: int, step: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Two parts of any array, one so many voxels ahead of the other along an axis."""
+    before = (slice(None),) * axis
+    return (*before, slice(step, None)), (*before, slice(None, -step))
 
 
 def pieces_around(mask: Mask, margin: npt.ArrayLike) -> list[Box]:
@@ -163,7 +193,7 @@ def grown(mask: Mask, voxels: int) -> Mask:
     for axis in range(3):
         wider = mask.copy()
         for step in range(1, voxels + 1):
-            ahead, behind = ((slice(None),) * axis + (part,) for part in (slice(step, None), slice(None, -step)))
+            ahead, behind = _shifted(axis, step)
             wider[ahead] |= mask[behind]
             wider[behind] |= mask[ahead]
         mask = wider

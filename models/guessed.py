@@ -19,7 +19,7 @@ from sacroleak.core.geometry import Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame, sacral_frame
-from sacroleak.models.distance import Indices, Mask, field_near, indices_of, near_mm
+from sacroleak.models.distance import Indices, Mask, indices_of, near_mm, signed_near
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -107,11 +107,9 @@ def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indice
     if not told.any():
         return index[:0], index[:0]
     index, images = index[told], images[told]
-    bone, place = labels[tuple(index.T)] != Structure.BACKGROUND, place[told]
-    places = np.zeros((2, *labels.shape), dtype=bool)
-    places[(bone.astype(np.int64), *place.T)] = True
-    absent = field_near(_bone(labels), grid, places[1], ABSENT_MM).at(images[bone]) > ABSENT_MM
-    depth = field_near(labels == Structure.SACRUM, grid, places[0], PRESENT_MM).at(images[~bone])
+    bone = labels[tuple(index.T)] != Structure.BACKGROUND
+    absent = signed_near(_bone(labels), grid, ABSENT_MM).at(images[bone]) > ABSENT_MM
+    depth = signed_near(labels == Structure.SACRUM, grid, PRESENT_MM).at(images[~bone])
     within = depth < 0
     lost = index[~bone][within]
     return index[bone][absent], lost[_with_core(lost, depth[within] < -PRESENT_MM)]

@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import maximum_filter
 
 from sacroleak.core.geometry import Geometry
-from sacroleak.models.distance import Mask, field_near, grown, near_mm, pieces_around, signed_distance
+from sacroleak.models.distance import Mask, grown, near_mm, pieces_around, signed_distance, signed_near
 
 SHAPE, SPACING = (40, 36, 32), (1.0, 0.7, 1.5)
 GRID = Geometry.axis_aligned(origin_lps_mm=(5.0, -3.0, 20.0), spacing_mm=SPACING, shape=SHAPE)
@@ -28,22 +28,26 @@ def balls(*of: tuple[tuple[int, int, int], float]) -> Mask:
     return mask
 
 
+CUBES = Geometry.axis_aligned(origin_lps_mm=(5.0, -3.0, 20.0), spacing_mm=0.9, shape=SHAPE)
+
+
+@pytest.mark.parametrize("grid", [GRID, CUBES])
+@pytest.mark.parametrize("reach_mm", [0.5, 4.0, 9.8])
 @pytest.mark.parametrize("mask", [some(0.0005), some(0.2), balls(((8, 9, 6), 3.0), ((30, 25, 24), 2.0)), some(0.0)])
-def test_near_a_mask_distances_are_those_worked_out_everywhere(mask: Mask) -> None:
-    away = near_mm(mask, GRID, 4.0)
-    wanted = edt.edt(~mask, anisotropy=SPACING) if mask.any() else np.full(SHAPE, np.inf)
-    near = wanted <= 4.0
+def test_near_a_mask_distances_are_those_worked_out_everywhere(mask: Mask, reach_mm: float, grid: Geometry) -> None:
+    away = near_mm(mask, grid, reach_mm)
+    wanted = edt.edt(~mask, anisotropy=tuple(grid.spacing_mm)) if mask.any() else np.full(SHAPE, np.inf)
+    near = wanted <= reach_mm
     np.testing.assert_allclose(away[near], wanted[near], rtol=1e-6)
-    assert (away[~near] > 4.0).all()
+    assert (away[~near] > reach_mm).all()
 
 
-@pytest.mark.parametrize("places", [some(0.0005, seed=1), balls(((20, 18, 4), 3.0), ((33, 10, 20), 2.0))])
-def test_a_field_near_places_says_there_what_one_everywhere_says(places: Mask) -> None:
-    body = balls(((20, 18, 16), 11.0))
-    points = GRID.to_lps(np.argwhere(places) + np.random.default_rng(2).uniform(-0.5, 0.5, (places.sum(), 3)))
-    wanted, got = (field.at(points) for field in (signed_distance(body, GRID), field_near(body, GRID, places, 2.0)))
+@pytest.mark.parametrize("grid", [GRID, CUBES])
+@pytest.mark.parametrize("body", [balls(((20, 18, 16), 11.0)), some(0.01), some(0.0), ~some(0.0)])
+def test_a_signed_distance_near_the_surface_is_that_worked_out_everywhere(body: Mask, grid: Geometry) -> None:
+    points = grid.to_lps(np.random.default_rng(2).uniform(0, np.subtract(SHAPE, 1), (5000, 3)))
+    wanted, got = (field.at(points) for field in (signed_distance(body, grid), signed_near(body, grid, 2.0)))
     near = np.abs(wanted) <= 2.0
-    assert near.any()
     np.testing.assert_allclose(got[near], wanted[near], atol=1e-5)
     assert (np.sign(got) == np.sign(wanted)).all()
     assert (np.abs(got[~near]) > 2.0).all()
