@@ -170,7 +170,7 @@ def _surely_cement(rods: Mask, where: npt.NDArray[np.int64], cement: Field, dens
     mean = np.bincount(own, weights=cement[dense], minlength=len(count)) / np.maximum(count, 1)
     sure = mean > ROD_OF_CEMENT
     sure[0] = False
-    return np.asarray(sure[pieces])
+    return np.asarray(sure[pieces]) if sure.any() else np.zeros_like(rods)
 
 
 def _together(near: Field, fine: Field, say: tuple[float, float]) -> Field:

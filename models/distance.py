@@ -124,11 +124,12 @@ def _by_steps(mask: Mask, steps: int, side_mm: float) -> npt.NDArray[np.float32]
     """
     far = np.uint8(255 - steps**2)  # what is added to it still fits
     squares = np.where(mask, np.uint8(0), far)
+    before, longer = np.empty_like(squares), np.empty_like(squares)
     for axis in range(mask.ndim):
-        before = squares.copy()
+        np.copyto(before, squares)
         for step in range(1, steps + 1):
             ahead, behind = _shifted(axis, step)
-            longer = before + np.uint8(step**2)
+            np.add(before, np.uint8(step**2), out=longer)
             np.minimum(squares[ahead], longer[behind], out=squares[ahead])
             np.minimum(squares[behind], longer[ahead], out=squares[behind])
     lengths = np.sqrt(np.arange(256, dtype=np.float32)) * np.float32(side_mm)

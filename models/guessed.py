@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import binary_erosion, gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
-from sacroleak.core.geometry import Points, box_where
+from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.canal import SacralFrame, sacral_frame
@@ -108,8 +108,11 @@ def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indice
         return index[:0], index[:0]
     index, images = index[told], images[told]
     bone = labels[tuple(index.T)] != Structure.BACKGROUND
-    absent = signed_near(_bone(labels), grid, ABSENT_MM).at(images[bone]) > ABSENT_MM
-    depth = signed_near(labels == Structure.SACRUM, grid, PRESENT_MM).at(images[~bone])
+    # Distances count as far as that, and are read from the centres around a place.
+    box = _box_of(place[told], grid, margin=np.ceil(PRESENT_MM / grid.spacing_mm) + 4)
+    part = grid.crop([s.start for s in box], [s.stop for s in box])
+    absent = signed_near(_bone(labels[box]), part, ABSENT_MM).at(images[bone]) > ABSENT_MM
+    depth = signed_near(labels[box] == Structure.SACRUM, part, PRESENT_MM).at(images[~bone])
     within = depth < 0
     lost = index[~bone][within]
     return index[bone][absent], lost[_with_core(lost, depth[within] < -PRESENT_MM)]
@@ -176,3 +179,10 @@ def _mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> Mirror | None:
 
 def _bone(labels: Labels) -> Mask:
     return np.asarray((labels != Structure.BACKGROUND) & (labels != Structure.SACRAL_CANAL))
+
+
+def _box_of(index: Indices, grid: Geometry, *, margin: npt.NDArray[np.float64]) -> Box:
+    """The smallest box of the grid that holds (n, 3) places, `margin` voxels wider and cut to the grid."""
+    low, high = np.maximum(index.min(axis=0) - margin, 0), np.minimum(index.max(axis=0) + margin + 1, grid.shape)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return i, j, k

@@ -50,6 +50,8 @@ def rods_in(hu: Scan, geometry: Geometry) -> Mask:
     for cut in (SATURATED_HU, DENSE_HU):
         parts = cc3d.connected_components(hu >= cut, connectivity=26)
         for number, box in enumerate(find_objects(parts), start=1):
+            if parts[box].size * geometry.voxel_ml < SMALLEST_ML:
+                continue
             body = Body(mask=parts[box] == number, hu=hu[box],
                         geometry=geometry.crop([s.start for s in box], [s.stop for s in box]))
             if body.may_hold_a_rod:
