@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cc3d
 import edt
 import numpy as np
@@ -36,7 +38,7 @@ from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 
-BONES, DENSE = slice(int(Structure.SACRUM), CEMENT), slice(CEMENT, METAL + 1)
+BONES, ALL = slice(int(Structure.SACRUM), CEMENT), slice(int(Structure.SACRUM), METAL + 1)
 """Channels of the networks."""
 WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
@@ -50,6 +52,9 @@ AGAIN_MM = 26.0
 """So far from what was found to be cement the near network looks again at bones behind what is hidden."""
 NEAR_REACH_MM = 6.0
 """The near network sees too little of the pelvis to be asked about bones farther from hidden cement."""
+SEEN_MM = 2.0
+"""So far from hidden cement the near network's look at the scan as it is says of bones too: what is not hidden it sees
+better than it can be guessed. Chosen on 30 simulated scans of pelvises that no network learned from."""
 L5_SEEN = 0.3
 RECENTRE_MM = 12.0
 """If the sacrum lies farther than this from the middle of the region, the fine pass is run again around it."""
@@ -86,10 +91,10 @@ class TwoPassSegmenter:
         cement, metal = delineate(part, first, bright)
         if cement.any():
             bones = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
-                                         region, seen, hu)
+                                         region, seen, hu, near)
             cement, metal = delineate(part, bones, bright)
         else:
-            bones = working_bones(region)
+            bones = first_bones(region, near)
         return Segmentation(
             anatomy=bones, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
@@ -114,18 +119,20 @@ class TwoPassSegmenter:
             return bright & around(found, WORKING_MM, FOLLOWED_MM)
 
         wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
-        return look_near(hu, wanted, self._near, DENSE, follow=follow)
+        return look_near(hu, wanted, self._near, ALL, follow=follow)
 
     def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,
-                        hu: Field) -> LabelMap:
+                        hu: Field, near: Near | None) -> LabelMap:
         """The bones, on the working grid, seen once more with `cement` and all that may be some, `suspects`, hidden.
 
-        `suspects`: on the grid of `cement`; `seen`, `hu`: the scan on the fine network's grid and on the working grid.
+        `suspects`: on the grid of `cement`; `seen`, `hu`: the scan on the fine network's grid and on the working grid;
+        `near`: what the near network saw with nothing hidden.
 
         A network that sees bright cement lie on bone takes it for bone. To the fine network it is once made soft
         tissue, so that cement in the bone looks like a lytic lesion and a leak like what it lies in; once it is hidden
         behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
-        mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network.
+        mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network
+        and to what the near one saw at first.
         """
         working = working_grid(region.geometry)
         doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
@@ -140,14 +147,14 @@ class TwoPassSegmenter:
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
-        near = None
+        mixed_region = Region(probabilities=mixed, geometry=region.geometry)
+        looks = []
         if self._near is not None:
             asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
-            near = look_near(hu, asked, self._near, BONES, erased=hidden)
-        mixed_region = Region(probabilities=mixed, geometry=region.geometry)
-        if near is not None:
-            near = near.only(_beside_hidden(near, asked, working) & ~_fifth_lumbar(near, mixed_region))
-        bones = working_bones(mixed_region, near)
+            behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
+            looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
+                     *_of_bones(near, mixed_region, near_mm(hidden, working, SEEN_MM) > SEEN_MM)]
+        bones = working_bones(mixed_region, looks)
         return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
 
     def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
@@ -177,14 +184,15 @@ def _places(mask: LabelMap, grid: Geometry) -> npt.NDArray[np.bool_]:
     return places
 
 
-def _beside_hidden(near: Near, hidden: npt.NDArray[np.bool_], working: Geometry) -> npt.NDArray[np.bool_]:
-    """Where the close look may speak of bones, on its own box: at hidden cement, and not at the rest of its tiles."""
-    return near_mm(hidden, working, NEAR_REACH_MM)[near.box] < NEAR_REACH_MM
+def _of_bones(near: Near | None, region: Region, where: npt.NDArray[np.bool_] | None = None) -> list[Near]:
+    """A close look as far as it may speak of bones, in a list; none without it. `where`: on the working grid.
 
-
-def _fifth_lumbar(near: Near, region: Region) -> npt.NDArray[np.bool_]:
-    """Where the fine pass sees L5, on the box of the close look, which has not learned to tell it from the sacrum."""
-    return np.asarray(stretched(region.probabilities[Structure.L5], region.geometry, near.box, WORKING_MM) > L5_SEEN)
+    It has not learned to tell L5 from the sacrum, so it is silent where the fine pass sees L5.
+    """
+    if near is None:
+        return []
+    lumbar = stretched(region.probabilities[Structure.L5], region.geometry, near.box, WORKING_MM) > L5_SEEN
+    return [near.only(~lumbar if where is None else where[near.box] & ~lumbar)]
 
 
 def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
@@ -235,8 +243,14 @@ def seen_anatomy(region: Region) -> LabelMap:
     return LabelMap(labels=labels, geometry=region.geometry)
 
 
-def working_bones(region: Region, near: Near | None = None) -> LabelMap:
-    """The region's bones on the 1 mm working grid; stray pieces of each structure are dropped.
+def first_bones(region: Region, near: Near | None) -> LabelMap:
+    """The bones on the working grid as the networks see them with nothing hidden."""
+    return working_bones(region, _of_bones(near, region))
+
+
+def working_bones(region: Region, looks: Sequence[Near] = ()) -> LabelMap:
+    """The region's bones on the 1 mm working grid, with what close looks say of them; stray pieces of each structure
+    are dropped.
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
     """
@@ -252,7 +266,7 @@ def working_bones(region: Region, near: Near | None = None) -> LabelMap:
         if box is None:
             continue
         fine = stretched(probability, region.geometry, box, WORKING_MM)
-        if near is not None:
+        for near in looks:
             near.mix(structure, fine, box)
         total[box] += fine
         np.copyto(labels[box], np.uint8(structure), where=fine > best[box])

@@ -9,7 +9,8 @@ from dataclasses import replace
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.cement import Mask, Region
 from sacroleak.models.effort import BothWays
-from sacroleak.models.networks import TwoPassSegmenter, working_bones
+from sacroleak.models.near import Near
+from sacroleak.models.networks import TwoPassSegmenter, first_bones
 from sacroleak.models.resample import Field
 from sacroleak.models.runtime import Network
 
@@ -23,8 +24,9 @@ class OneLook(TwoPassSegmenter):
     def __init__(self, segmenter: TwoPassSegmenter) -> None:
         vars(self).update(vars(segmenter))
 
-    def _without_cement(self, cement: LabelMap, suspects: Mask, region: Region, seen: Field, hu: Field) -> LabelMap:  # noqa: ARG002 - as inherited
-        return working_bones(region)
+    def _without_cement(self, cement: LabelMap, suspects: Mask, region: Region, seen: Field, hu: Field,  # noqa: ARG002 - as inherited
+                        near: Near | None) -> LabelMap:
+        return first_bones(region, near)
 
 
 def watched(segmenter: TwoPassSegmenter, watch: Watch) -> TwoPassSegmenter:
