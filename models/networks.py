@@ -52,9 +52,6 @@ AGAIN_MM = 26.0
 """So far from what was found to be cement the near network looks again at bones behind what is hidden."""
 NEAR_REACH_MM = 6.0
 """The near network sees too little of the pelvis to be asked about bones farther from hidden cement."""
-SEEN_MM = 2.0
-"""So far from hidden cement the near network's look at the scan as it is says of bones too: what is not hidden it sees
-better than it can be guessed. Chosen on 30 simulated scans of pelvises that no network learned from."""
 L5_SEEN = 0.3
 RECENTRE_MM = 12.0
 """If the sacrum lies farther than this from the middle of the region, the fine pass is run again around it."""
@@ -131,8 +128,8 @@ class TwoPassSegmenter:
         A network that sees bright cement lie on bone takes it for bone. To the fine network it is once made soft
         tissue, so that cement in the bone looks like a lytic lesion and a leak like what it lies in; once it is hidden
         behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
-        mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network
-        and to what the near one saw at first.
+        mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network,
+        and wherever nothing is hidden what the near one saw at first counts too: it sees more than can be guessed.
         """
         working = working_grid(region.geometry)
         doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
@@ -153,7 +150,7 @@ class TwoPassSegmenter:
             asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
             behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
             looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
-                     *_of_bones(near, mixed_region, near_mm(hidden, working, SEEN_MM) > SEEN_MM)]
+                     *_of_bones(near, mixed_region, ~hidden)]
         bones = working_bones(mixed_region, looks)
         return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
 
