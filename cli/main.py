@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Whatever goes wrong is said in one line on stderr. With `--debug` the error itself is raised.
     """
-    # NumPy's products here are small: on several threads they take three times as long, and more where cores are busy,
-    # and round otherwise than on one. Scans share the cores instead.
+    # NumPy's products here are small: threads that wait for busy cores take longer over them than one does, and round
+    # otherwise than one. Scans share the cores instead.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     atexit.register(gc.freeze)  # else Python looks for garbage in all it holds before it ends: 0.5 s
     given = list(sys.argv[1:] if arguments is None else arguments)

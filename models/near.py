@@ -51,7 +51,8 @@ class NearNetwork:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Near:
     """Probabilities (n, i, j, k) of the network's channels from `first` on, on a box of the working grid that starts at
-    `start`; `weight` (i, j, k): 1 in the middle of what was looked at, 0 where nothing was.
+    `start`; `weight` (i, j, k): 1 in the middle of what was looked at, 0 where nothing was. It is not asked of the
+    structure `silent_on`.
     """
 
     probabilities: Field
@@ -59,6 +60,7 @@ class Near:
     start: Start
     tiles: int
     first: int = 0
+    silent_on: int | None = None
 
     @property
     def box(self) -> Box:
@@ -70,15 +72,17 @@ class Near:
         """The network's channel of that number."""
         return np.asarray(self.probabilities[number - self.first])
 
-    def only(self, where: Mask) -> Near:
+    def only(self, where: Mask, *, silent_on: int | None = None) -> Near:
         """The same with its weight kept only where `where`, (i, j, k) on its box, is true."""
-        return replace(self, weight=self.weight * where.astype(np.float32))
+        return replace(self, weight=self.weight * where.astype(np.float32), silent_on=silent_on)
 
     def mix(self, structure: int, fine: Field, box: Box) -> None:
         """Move `fine`, a channel of the fine pass on `box` of the working grid, towards this one, in place.
 
         A close view cannot tell left from right, so of the hips it says only how much bone there is in all.
         """
+        if structure == self.silent_on:
+            return
         spans = [(max(b.start, own.start), min(b.stop, own.stop)) for b, own in zip(box, self.box, strict=True)]
         if any(low >= high for low, high in spans):
             return

@@ -150,7 +150,7 @@ class TwoPassSegmenter:
             asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
             behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
             looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
-                     *_of_bones(near, mixed_region, ~hidden)]
+                     *_of_bones(near, mixed_region, ~hidden, silent_on=Structure.SACRAL_CANAL)]
         bones = working_bones(mixed_region, looks)
         return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
 
@@ -181,15 +181,17 @@ def _places(mask: LabelMap, grid: Geometry) -> npt.NDArray[np.bool_]:
     return places
 
 
-def _of_bones(near: Near | None, region: Region, where: npt.NDArray[np.bool_] | None = None) -> list[Near]:
+def _of_bones(near: Near | None, region: Region, where: npt.NDArray[np.bool_] | None = None, *,
+              silent_on: Structure | None = None) -> list[Near]:
     """A close look as far as it may speak of bones, in a list; none without it. `where`: on the working grid.
 
-    It has not learned to tell L5 from the sacrum, so it is silent where the fine pass sees L5.
+    It has not learned to tell L5 from the sacrum, so it is silent where the fine pass sees L5. With nothing hidden it
+    knows the canal less well than the fine pass does.
     """
     if near is None:
         return []
     lumbar = stretched(region.probabilities[Structure.L5], region.geometry, near.box, WORKING_MM) > L5_SEEN
-    return [near.only(~lumbar if where is None else where[near.box] & ~lumbar)]
+    return [near.only(~lumbar if where is None else where[near.box] & ~lumbar, silent_on=silent_on)]
 
 
 def _require_sacrum(anatomy: LabelMap, scan: Geometry) -> float:
@@ -242,7 +244,7 @@ def seen_anatomy(region: Region) -> LabelMap:
 
 def first_bones(region: Region, near: Near | None) -> LabelMap:
     """The bones on the working grid as the networks see them with nothing hidden."""
-    return working_bones(region, _of_bones(near, region))
+    return working_bones(region, _of_bones(near, region, silent_on=Structure.SACRAL_CANAL))
 
 
 def working_bones(region: Region, looks: Sequence[Near] = ()) -> LabelMap:
