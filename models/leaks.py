@@ -29,7 +29,7 @@ _SPACES = {
 """Spaces taken together when a leak is divided. A vein leaves through a foramen onto the pelvic surface; the borders
 of a joint and of a disc are contours of 1 mm noise, and cement soaks into the bone on the far side."""
 
-_VAGUE = (Compartment.SACROILIAC_JOINT, Compartment.L5_S1_DISC)
+_VAGUE = (Compartment.SACROILIAC_JOINT, Compartment.L5_S1_DISC, Compartment.ELSEWHERE)
 _CANAL = (Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL)
 
 
@@ -98,7 +98,7 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
 
     The canal is cut off first. What remains stays in one piece where `whole` says it is one course (a needle track
     or a vein crosses borders without ending there). Parts below the smallest size join the neighbour they touch most,
-    and so does the lesser part of a leak that reaches into a disc or joint, or out of it.
+    and so does the lesser part of a leak that reaches into a disc, a joint or what has no name, or out of it.
     """
     codes = spaces.at(cement.points[leak])
     codes = _outside_only(codes, cement.points[leak])
@@ -264,8 +264,8 @@ def _linked(cement: Cement, rows: Rows, values: Codes | None = None) -> npt.NDAr
 
 
 def _one_body(space: Codes, own: Mask, other: Mask, limits: LeakLimits) -> bool:
-    """Whether a part is the lesser end of another beyond a vague border: what reaches into a disc or a joint is not
-    confined to it. The canal's border is not vague: what lies in it counts by itself.
+    """Whether a part is the lesser end of another beyond a vague border: what reaches into a disc, a joint or what has
+    no name is not confined to it. The canal's border is not vague: what lies in it counts by itself.
     """
     spaces = {_main_space(space[own]), _main_space(space[other])}
     vague = bool(spaces & set(_VAGUE)) and not spaces & set(_CANAL)

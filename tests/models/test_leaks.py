@@ -111,6 +111,18 @@ def test_a_leak_whose_end_reaches_into_the_disc_is_one(low: float, top: float, s
     assert sum((part.codes == Compartment.L5_S1_DISC).sum() for part in parts) > LIMITS.leaks.part_ml / VOXEL_ML
 
 
+@pytest.mark.parametrize(("above", "spaces"), [
+    (8.0, [Compartment.PRESACRAL]),
+    (40.0, [Compartment.ELSEWHERE, Compartment.PRESACRAL]),
+])
+def test_a_leak_whose_end_reaches_where_nothing_has_a_name_is_one(above: float, spaces: list[Compartment]) -> None:
+    front = float(front_y(15, 20.0))
+    end = front - LIMITS.compartments.presacral_reach_mm - above
+    parts = parts_of(cement_at(tube([(20.0, front, 15.0), (20.0, end, 15.0)], 6.0)))
+    assert [main_compartment(part) for part in sorted(parts, key=lambda part: -len(part.rows))] == spaces
+    assert sum((part.codes == Compartment.ELSEWHERE).sum() for part in parts) > LIMITS.leaks.part_ml / VOXEL_ML
+
+
 def test_a_full_canal_is_divided_into_front_and_back() -> None:
     parts = parts_of(cement_at(ellipsoid((0.0, float(canal_y(15)), 15.0), (7, 5, 12))))
     assert {main_compartment(p) for p in parts} == {Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL}
