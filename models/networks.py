@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import cc3d
-import edt
 import numpy as np
 import numpy.typing as npt
 
@@ -139,8 +138,7 @@ class TwoPassSegmenter:
         behind = to_channels(seen)
         erase(behind, beside)
         again = mean_of(self._fine, to_channels(np.where(beside, np.float32(SOFT_HU), seen)), behind)
-        spacing = (float(region.geometry.spacing_mm[0]),) * 3
-        away = np.asarray(edt.edt((~beside).view(np.uint8), anisotropy=spacing, parallel=1))
+        away = near_mm(beside, region.geometry, HIDDEN_REACH_MM)
         weight = np.where(away < HIDDEN_REACH_MM, np.float32(1.0), np.float32(0.5))
         mixed = region.probabilities.copy()
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
