@@ -20,6 +20,7 @@ from sacroleak.models.graphics import Pooled, TorchNetwork
 from sacroleak.models.guessed import without_guesses
 from sacroleak.models.intensity import WINDOWS_HU, erase, to_channels
 from sacroleak.models.locate import locate_sacrum
+from sacroleak.models.metal import metal_in, past_metal, screws_in, without_metal
 from sacroleak.models.near import (
     AROUND_MM,
     BRIGHT_HU,
@@ -34,6 +35,7 @@ from sacroleak.models.near import (
     stretched,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
+from sacroleak.models.rods import rods_in
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 
@@ -43,6 +45,8 @@ WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
 FAINT = 0.02
 """A structure less probable than this cannot win against five others and the background."""
+SCREW_PER_CENT = 30.0
+"""A voxel of a network's grid is a screw's if so much of it is."""
 GROWN_VOXELS = 1
 """Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
 HIDDEN_REACH_MM = 10.0
@@ -76,14 +80,17 @@ class TwoPassSegmenter:
         found = _sacrum_centre(region)
         if found is not None and np.abs(found - centre).max() > RECENTRE_MM:
             region, seen = self._look(ct, found)
-        first = seen_anatomy(region)
-        coverage = _require_sacrum(first, ct.geometry)
         start, stop = _box_in(ct.geometry, region.geometry)
         part = _side_by_side(ct.crop(start, stop))
         working = working_grid(region.geometry)
         hu = to_aligned_grid(ct, working)
-        near = self._closer(hu, region)
-        bright = bright_in(part, region, near, working)
+        rods = rods_in(part.hu, part.geometry)
+        screws = LabelMap(labels=screws_in(rods, part, region), geometry=part.geometry)
+        region, shown = self._past_metal(region, seen, hu, screws)
+        first = seen_anatomy(region)
+        coverage = _require_sacrum(first, ct.geometry)
+        near = self._closer(shown, region)
+        bright = bright_in(part, region, near, rods, working)
         cement, metal = delineate(part, first, bright)
         if cement.any():
             bones = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
@@ -96,6 +103,22 @@ class TwoPassSegmenter:
             start=(int(start[0]), int(start[1]), int(start[2])),
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage,
             certainty=bright.certainty())
+
+    def _past_metal(self, region: Region, seen: Field, hu: Field, screws: LabelMap) -> tuple[Region, Field]:
+        """The fine pass and the HU on the working grid, both without metal if that hides cement from the networks.
+
+        `seen`, `hu`: the scan on the fine network's grid and on the working grid; `screws`: on the scan's.
+        """
+        hidden = metal_in(region, seen, _per_cent(screws, region.geometry) > SCREW_PER_CENT)
+        if not hidden.any():
+            return region, hu
+        found = past_metal(region, self._fine(to_channels(without_metal(seen, hidden))), seen, hidden)
+        if found is None:
+            return region, hu
+        factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
+        i, j, k = hu.shape
+        here = hidden.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k]
+        return found, without_metal(hu, here | (_per_cent(screws, working_grid(region.geometry)) > SCREW_PER_CENT))
 
     def _closer(self, hu: Field, region: Region) -> Near | None:
         """The third look, around all that may be cement; None without such a network or where nothing is suspect.

@@ -12,6 +12,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.cement import CEMENT, METAL, Region, bright_in, delineate
 from sacroleak.models.near import Near
+from sacroleak.models.rods import rods_in
 from tests.models.bodies import Inside, ball, cover, nothing, places, rod
 
 CEMENT_HU, MARROW_HU, SOFT_HU, METAL_HU = 1900.0, 220.0, 45.0, 3071.0
@@ -35,7 +36,7 @@ def grid(spacing: tuple[float, float, float]) -> Geometry:
 
 
 def judged(ct: Volume, anatomy: LabelMap, region: Region, near: Near | None = None) -> tuple[Mask, Mask]:
-    return delineate(ct, anatomy, bright_in(ct, region, near, anatomy.geometry))
+    return delineate(ct, anatomy, bright_in(ct, region, near, rods_in(ct.hu, ct.geometry), anatomy.geometry))
 
 
 def delineated(spacing: tuple[float, float, float], cement: Inside, *, metal: Inside = nothing,

@@ -39,6 +39,16 @@ class Denies(CodedNetwork):
         return out
 
 
+class Dazzled(CodedNetwork):
+    """Sees no cement while metal is in view."""
+
+    def __call__(self, channels: np.ndarray) -> np.ndarray:
+        out = super().__call__(channels)
+        if (out[7] > 0.5).any():
+            out[6] = 0.01
+        return out
+
+
 def centre_mm(labels: LabelMap, label: int) -> np.ndarray:
     centre: np.ndarray = labels.geometry.to_lps(np.argwhere(labels.labels == label).mean(axis=0))
     return centre
@@ -70,6 +80,17 @@ def test_certainty_is_high_in_cement_and_none_in_soft_tissue() -> None:
 def test_metal_is_measured() -> None:
     """3 mL of it, whose rim the coded network takes for less dense things."""
     assert 0.5 < segment(Scan(metal=True)).metal_ml < 3.0
+
+
+def test_cement_is_found_though_metal_dazzles_the_network() -> None:
+    found = segment(Scan(cement_ml=3.0, metal=True), fine=Dazzled())
+    assert found.cement.labels.sum() * found.ct.geometry.voxel_ml == pytest.approx(3.0, rel=0.15)
+    assert 0.5 < found.metal_ml < 3.0
+
+
+def test_both_networks_are_shown_the_scan_without_the_metal_that_dazzles_them() -> None:
+    found = segment(Scan(cement_ml=3.0, metal=True), fine=Dazzled(), near=Dazzled())
+    assert found.cement.labels.sum() * found.ct.geometry.voxel_ml == pytest.approx(3.0, rel=0.15)
 
 
 def test_cement_changes_no_bone() -> None:

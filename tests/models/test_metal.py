@@ -1,0 +1,102 @@
+"""Metal in a network's view: when it is taken out, what stays what it was, and which rods are screws."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sacroleak.core.geometry import Geometry
+from sacroleak.core.volume import Volume
+from sacroleak.models.cement import CEMENT, METAL, Region
+from sacroleak.models.metal import metal_in, past_metal, screws_in, without_metal
+from tests.models.bodies import ball, cover, rod
+
+Mask = npt.NDArray[np.bool_]
+GRID = Geometry.axis_aligned(origin_lps_mm=(-39.0, -29.0, -29.0), spacing_mm=2.0, shape=(40, 30, 30))
+SCAN = Geometry.axis_aligned(origin_lps_mm=(-39.5, -29.5, -29.5), spacing_mm=1.0, shape=(80, 60, 60))
+BODY, SCREW = ball(9.0, (18.0, 0.0, 0.0)), rod((-36.0, -10.0, 0.0), (-2.0, -10.0, 0.0), 3.0)
+
+
+def answer(**channels: tuple[Mask, float]) -> npt.NDArray[np.float32]:
+    """(8, i, j, k) of the fine pass, 0 but in the named channels' masks."""
+    out = np.zeros((8, *GRID.shape), dtype=np.float32)
+    for name, (mask, probability) in channels.items():
+        out[{"cement": CEMENT, "metal": METAL}[name]][mask] = probability
+    return out
+
+
+def region(probabilities: npt.NDArray[np.float32]) -> Region:
+    return Region(probabilities=probabilities, geometry=GRID)
+
+
+cement, screw = cover(GRID, BODY) > 0.5, cover(GRID, SCREW) > 0.5
+hu = np.where(screw, 3071.0, np.where(cement, 900.0, 50.0)).astype(np.float32)
+
+
+def test_cement_that_is_seen_only_without_metal_is_believed_and_metal_stays_metal() -> None:
+    first = region(answer(cement=(cement, 0.05), metal=(screw, 0.9)))
+    found = past_metal(first, answer(cement=(cement | screw, 0.8)), hu, screw)
+    assert found is not None
+    assert found.probabilities[CEMENT][cement].min() == pytest.approx(0.8)
+    assert found.probabilities[CEMENT][screw].max() == 0
+    assert found.probabilities[METAL][screw].min() == pytest.approx(0.9)
+
+
+def test_what_was_metal_and_was_not_hidden_becomes_no_cement() -> None:
+    half = screw & (np.arange(GRID.shape[0]) < 10)[:, None, None]
+    first = region(answer(cement=(cement, 0.05), metal=(screw, 0.9)))
+    found = past_metal(first, answer(cement=(cement | screw, 0.8)), hu, half)
+    assert found is not None
+    assert found.probabilities[CEMENT][screw & ~half].max() < 0.1
+
+
+@pytest.mark.parametrize(("seen", "again"), [(0.8, 0.9), (0.05, 0.3)])
+def test_the_first_look_stays_where_the_second_one_sees_hardly_more(seen: float, again: float) -> None:
+    first = region(answer(cement=(cement, seen), metal=(screw, 0.9)))
+    assert past_metal(first, answer(cement=(cement, again)), hu, screw) is None
+
+
+def test_soft_tissue_that_is_called_cement_without_metal_does_not_count() -> None:
+    first = region(answer(metal=(screw, 0.9)))
+    assert past_metal(first, answer(cement=(hu < 600, 0.9)), hu, screw) is None
+
+
+def test_metal_is_what_the_network_says_with_its_rim_and_the_screws() -> None:
+    nothing, one = np.zeros(GRID.shape, dtype=bool), np.zeros(GRID.shape, dtype=bool)
+    one[5, 5, 5] = True
+    found = metal_in(region(answer(metal=(screw, 0.9))), hu, one)
+    assert found[screw].all()
+    assert found[5, 5, 5]
+    assert np.count_nonzero(found) > 1.5 * np.count_nonzero(screw)
+    assert not found[cement].any()
+    few = region(answer(metal=(one, 0.9)))
+    assert not metal_in(few, np.full(GRID.shape, 3071, dtype=np.float32), nothing).any()
+    both = region(answer(metal=(screw, 0.7), cement=(screw, 0.8)))
+    assert not metal_in(both, hu, nothing).any()
+
+
+def test_hidden_metal_is_soft_tissue() -> None:
+    shown = without_metal(hu, screw)
+    assert shown[screw].max() < 100
+    assert np.array_equal(shown[~screw], hu[~screw])
+
+
+@pytest.mark.parametrize(("level", "probability", "is_screw"), [
+    (900.0, 0.8, True),    # far denser than the patient's cement, so the networks err
+    (2400.0, 0.8, False),  # a straight run of it
+    (2400.0, 0.4, True),   # no network is sure
+])
+def test_a_rod_of_cement_is_no_screw_unless_it_is_far_denser_than_the_rest(level: float, probability: float,
+                                                                          is_screw: bool) -> None:
+    rods, body = cover(SCAN, SCREW) > 0.5, cover(SCAN, BODY) > 0.5
+    ct = Volume(hu=np.where(rods, 3071, np.where(body, level, 50)).astype(np.int16), geometry=SCAN)
+    probabilities = answer(cement=(cement, 0.9))
+    probabilities[CEMENT][cover(GRID, rod((-36.0, -10.0, 0.0), (-2.0, -10.0, 0.0), 6.0)) > 0] = probability
+    screws = screws_in(rods, ct, region(probabilities))
+    assert screws[rods].all() if is_screw else not screws.any()
+
+
+def test_no_rods_are_no_screws() -> None:
+    ct = Volume(hu=np.full(SCAN.shape, 50, dtype=np.int16), geometry=SCAN)
+    assert not screws_in(np.zeros(SCAN.shape, dtype=bool), ct, region(answer())).any()
