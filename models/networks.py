@@ -86,10 +86,10 @@ class TwoPassSegmenter:
         hu = to_aligned_grid(ct, working)
         rods = rods_in(part.hu, part.geometry)
         screws = LabelMap(labels=screws_in(rods, part, region), geometry=part.geometry)
-        region, shown = self._past_metal(region, seen, hu, screws)
+        region, hidden = self._past_metal(region, seen, screws)
         first = seen_anatomy(region)
         coverage = _require_sacrum(first, ct.geometry)
-        near = self._closer(shown, region)
+        near = self._closer(hu, hidden, region)
         bright = bright_in(part, region, near, rods, working)
         cement, metal = delineate(part, first, bright)
         if cement.any():
@@ -104,29 +104,31 @@ class TwoPassSegmenter:
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage,
             certainty=bright.certainty())
 
-    def _past_metal(self, region: Region, seen: Field, hu: Field, screws: LabelMap) -> tuple[Region, Field]:
-        """The fine pass and the HU on the working grid, both without metal if that hides cement from the networks.
-
-        `seen`, `hu`: the scan on the fine network's grid and on the working grid; `screws`: on the scan's.
+    def _past_metal(self, region: Region, seen: Field, screws: LabelMap) -> tuple[Region, npt.NDArray[np.bool_]]:
+        """The fine pass without the metal that hides cement from it, and where that lies on the working grid; nowhere
+        if none does. `seen`: the scan on the fine network's grid; `screws`: on the scan's own.
         """
-        hidden = metal_in(region, seen, _per_cent(screws, region.geometry) > SCREW_PER_CENT)
-        if not hidden.any():
-            return region, hu
-        found = past_metal(region, self._fine(to_channels(without_metal(seen, hidden))), seen, hidden)
+        working = working_grid(region.geometry)
+        nowhere = np.zeros(working.shape, dtype=bool)
+        metal = metal_in(region, seen, _per_cent(screws, region.geometry) > SCREW_PER_CENT)
+        if not metal.any():
+            return region, nowhere
+        found = past_metal(region, self._fine(to_channels(without_metal(seen, metal))), seen, metal)
         if found is None:
-            return region, hu
+            return region, nowhere
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
-        i, j, k = hu.shape
-        here = hidden.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k]
-        return found, without_metal(hu, here | (_per_cent(screws, working_grid(region.geometry)) > SCREW_PER_CENT))
+        i, j, k = working.shape
+        here = metal.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k]
+        return found, here | (_per_cent(screws, working) > SCREW_PER_CENT)
 
-    def _closer(self, hu: Field, region: Region) -> Near | None:
+    def _closer(self, hu: Field, metal: npt.NDArray[np.bool_], region: Region) -> Near | None:
         """The third look, around all that may be cement; None without such a network or where nothing is suspect.
 
-        `hu`: on the working grid.
+        `hu`: on the working grid. `metal`: what is kept from the network there, and left to the fine pass.
         """
         if self._near is None:
             return None
+        hu = without_metal(hu, metal) if metal.any() else hu
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
         bright = hu > BRIGHT_HU
@@ -138,7 +140,8 @@ class TwoPassSegmenter:
             return bright & around(found, WORKING_MM, FOLLOWED_MM)
 
         wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
-        return look_near(hu, wanted, self._near, ALL, follow=follow)
+        near = look_near(hu, wanted, self._near, ALL, follow=follow)
+        return near.only(~metal[near.box]) if near is not None and metal.any() else near
 
     def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,
                         hu: Field, near: Near | None) -> LabelMap:
