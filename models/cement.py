@@ -221,8 +221,7 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     bodies = _bodies(bright, dense, dense & (values > BODY_SHARE * level))
     clear = (distance > FREE_MM) | (distance < -CORTEX_MM)
     denser = (values > DENSEST_BONE_HU) & (clear | (values > RIM_SHARE * level))
-    # Clear of all bone what hangs together with cement, half as dense, is cement however weak it is.
-    bodies &= denser | (cement_p > GROW_PROBABILITY) | (distance > CLEAR_MM)
+    bodies &= denser | (cement_p > GROW_PROBABILITY)
     # Saturated cement looks like metal too: where a network takes a place for both, shape decides, by `rods`.
     no_metal = (metal_p <= np.maximum(cement_p, METAL_DOUBT)) | (cement_p > AGREED_PROBABILITY)
     within = bone & (cement_p > GROW_PROBABILITY) & (values > edge_bone) & no_metal
