@@ -11,6 +11,7 @@ from sacroleak.models.cement import (
     CEMENT,
     FAINTEST_HU,
     METAL,
+    SEED_HU,
     SOFT_HU,
     Region,
     surely_cement,
@@ -25,8 +26,6 @@ FEWEST_VOXELS = 8
 """Of 2 mm: less metal than 0.06 mL blinds nobody, and less cement is not worth a change of view."""
 RIM_VOXELS = 1
 """Blur makes what lies beside metal bright."""
-COUNTED_HU = 600.0
-"""Voxels that count in the comparison of both looks are at least so dense."""
 FAR_MORE = 2.0
 """The look without metal is believed if it sees so many times the cement of the one with it. Of 30 simulated scans with
 metal, of validation and training anatomies, four with cement of 900 and one of 1,300 HU had 7 to 78 times, the others
@@ -67,7 +66,7 @@ def past_metal(region: Region, again: Field, hu: Field, hidden: Mask) -> Region 
     mixed = again.copy()
     mixed[CEMENT] = np.where(hidden, first[CEMENT], again[CEMENT] * no_metal)
     mixed[METAL] = np.where(hidden, first[METAL], np.maximum(first[METAL], again[METAL]))
-    free = ~hidden & (hu > COUNTED_HU)
+    free = ~hidden & (hu > SEED_HU)
     before, after = (np.count_nonzero(free & (seen[CEMENT] > AGREED_PROBABILITY)) for seen in (first, mixed))
     return Region(probabilities=mixed, geometry=region.geometry) if after >= max(FEWEST_VOXELS, FAR_MORE * before) \
         else None
