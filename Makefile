@@ -45,12 +45,12 @@ prepare: $(VENV)/.dev  ## make the anatomies that training draws from (SURFACES=
 split: $(VENV)/.dev  ## check that no patient is on both sides
 	$(BIN)/python -m sacroleak.training.split --anatomies artifacts/anatomies --out artifacts/split.json
 
-train: split  ## train the three networks, or go on where they stopped (DEVICE=cuda on a GPU)
-	for network in coarse fine near; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
+train: split  ## train the four networks, or go on where they stopped (DEVICE=cuda on a GPU)
+	for network in coarse fine near under; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
 	  --config configs/train_$$network.yaml --out artifacts/train_$$network || exit 1; done
 
 export: $(VENV)/.dev  ## turn the trained networks into ONNX and check that both say the same
-	for network in coarse fine near; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
+	for network in coarse fine near under; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
 	  --checkpoint artifacts/train_$$network/checkpoint.pt --out artifacts/export/$$network.onnx || exit 1; done
 
 classifier: $(VENV)/.dev  ## let the leak classifier learn from simulated scans as the exported networks see them

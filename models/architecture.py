@@ -24,7 +24,7 @@ class NetworkSpec(BaseModel):
     """One network: its pass, voxel size in mm, patch in voxels, and filters from the finest level down."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: Literal["coarse", "fine", "near"]
+    name: Literal["coarse", "fine", "near", "under"]
     spacing_mm: float
     patch: tuple[int, int, int]
     filters: tuple[int, ...]

@@ -38,6 +38,7 @@ from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.rods import rods_in
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
+from sacroleak.models.under import odds_of_bone
 
 BONES, ALL = slice(int(Structure.SACRUM), CEMENT), slice(int(Structure.SACRUM), METAL + 1)
 """Channels of the networks."""
@@ -68,9 +69,10 @@ SMALLEST_COVERAGE = 0.4
 class TwoPassSegmenter:
     """A coarse network finds the sacrum anywhere; a fine one sees only the region around it."""
 
-    def __init__(self, *, coarse: Network, fine: Network, coarse_mm: float, fine_mm: float,
-                 patch: tuple[int, int, int], near: NearNetwork | None = None) -> None:
-        self._coarse, self._fine, self._near = coarse, fine, near
+    def __init__(self, *, coarse: Network, fine: Network, coarse_mm: float, fine_mm: float,  # noqa: PLR0913 - a network each
+                 patch: tuple[int, int, int], near: NearNetwork | None = None,
+                 under: NearNetwork | None = None) -> None:
+        self._coarse, self._fine, self._near, self._under = coarse, fine, near, under
         self._coarse_mm, self._fine_mm, self._patch = coarse_mm, fine_mm, patch
 
     def segment(self, ct: Volume) -> Segmentation:
@@ -155,6 +157,8 @@ class TwoPassSegmenter:
         behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
         mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network,
         and wherever nothing is hidden what the near one saw at first counts too: it sees more than can be guessed.
+        Behind the mark a cortex between two lumps of cement is lost; so the network `under` is shown the cement, and
+        what it takes for bone there changes the odds.
         """
         working = working_grid(region.geometry)
         doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
@@ -169,14 +173,16 @@ class TwoPassSegmenter:
         mixed = region.probabilities.copy()
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
-        looks = []
+        looks, odds = [], None
+        asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
         if self._near is not None:
-            asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
             behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
             looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
                      *_of_bones(near, mixed_region, ~hidden, silent_on=Structure.SACRAL_CANAL)]
-        bones = working_bones(mixed_region, looks)
-        return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()))
+        if self._under is not None:
+            odds = odds_of_bone(look_near(hu, asked, self._under, BONES), hidden)
+        bones = working_bones(mixed_region, looks, odds)
+        return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()), odds=odds)
 
     def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
         """The fine network's answer around `centre`, and the HU it was given."""
@@ -248,13 +254,15 @@ def load_segmenter(
             return OpenVinoNetwork(path, threads=threads, precision=precision)
         return Pooled(TorchNetwork(path, device=device, precision=precision))
 
+    def close(name: str) -> NearNetwork | None:
+        if name not in bundle.index.networks:
+            return None
+        return NearNetwork(network=with_effort(network(name), effort, sided=False),
+                           patch=bundle.index.networks[name].tile)
+
     coarse, fine = bundle.index.networks["coarse"], bundle.index.networks["fine"]
-    near = None
-    if "near" in bundle.index.networks:
-        near = NearNetwork(network=with_effort(network("near"), effort, sided=False),
-                           patch=bundle.index.networks["near"].tile)
     return TwoPassSegmenter(
-        near=near,
+        near=close("near"), under=close("under"),
         coarse=network("coarse"), fine=with_effort(network("fine"), effort, sided=True),
         coarse_mm=coarse.spacing_mm[0], fine_mm=fine.spacing_mm[0], patch=fine.tile)
 
@@ -271,9 +279,9 @@ def first_bones(region: Region, near: Near | None) -> LabelMap:
     return working_bones(region, _of_bones(near, region, silent_on=Structure.SACRAL_CANAL))
 
 
-def working_bones(region: Region, looks: Sequence[Near] = ()) -> LabelMap:
+def working_bones(region: Region, looks: Sequence[Near] = (), odds: Field | None = None) -> LabelMap:
     """The region's bones on the 1 mm working grid, with what close looks say of them; stray pieces of each structure
-    are dropped.
+    are dropped. `odds`: on the working grid, by what those of any bone against none are multiplied.
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
     """
@@ -292,6 +300,8 @@ def working_bones(region: Region, looks: Sequence[Near] = ()) -> LabelMap:
         for near in looks:
             near.mix(structure, fine, box)
         total[box] += fine
+        if odds is not None and structure is not Structure.SACRAL_CANAL:
+            fine = fine * odds[box]
         np.copyto(labels[box], np.uint8(structure), where=fine > best[box])
         np.maximum(best[box], fine, out=best[box])
     labels[best <= 1.0 - total] = Structure.BACKGROUND

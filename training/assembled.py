@@ -35,13 +35,15 @@ def watched(segmenter: TwoPassSegmenter, watch: Watch) -> TwoPassSegmenter:
     other._coarse, other._fine = _around("coarse", other._coarse, watch), _around("fine", other._fine, watch)
     if other._near is not None:
         other._near = replace(other._near, network=_around("near", other._near.network, watch))
+    if other._under is not None:
+        other._under = replace(other._under, network=_around("under", other._under.network, watch))
     return other
 
 
 def without_near(segmenter: TwoPassSegmenter) -> TwoPassSegmenter:
-    """The same release without its near network."""
+    """The same release without its close networks."""
     other = copy(segmenter)
-    other._near = None
+    other._near, other._under = None, None
     return other
 
 

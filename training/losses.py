@@ -17,10 +17,11 @@ POSITIVE_WEIGHTS = (2.0, 1.0)
 """Of cement and metal: a missed thin leak costs more than a thick one drawn too thick."""
 UNDER_CEMENT_WEIGHT = 8.0
 """What lies under hidden cement, bone or canal or neither, decides whether it leaked, and can be had only from what is
-around it. Cement that is seen looks like bone: there the answer is not asked for with more weight, because scoring does
-not use it."""
-MOST_OUTSIDE = 4.0
-"""What is hidden outside bone counts as much in all as what is hidden in it, but no voxel more than so many times."""
+around it. Cement that is seen looks like bone: there the answer is asked for with more weight only of the network that
+is for that."""
+MOST_OUTSIDE, MOST_LEAKED = 4.0, 6.0
+"""What is hidden, or seen cement, outside bone counts as much in all as what is in it, but no voxel more than so many
+times."""
 BACKGROUND, CANAL = int(Structure.BACKGROUND), int(Structure.SACRAL_CANAL)
 """Plain numbers: to a compiled step a tensor is never equal to a member of an enumeration."""
 LEAK_WEIGHT, LEAK_VOXELS = 0.2, 50.0
@@ -44,17 +45,20 @@ def hidden(channels: Tensor) -> Tensor:
     return (channels[:, 0] <= -1) & (channels[:, 1] >= 1)
 
 
-def segmentation_loss(logits: Tensor, channels: Tensor, anatomy: Tensor, dense: Tensor) -> Tensor:
+def segmentation_loss(logits: Tensor, channels: Tensor, anatomy: Tensor, dense: Tensor, *,
+                      under: bool = False) -> Tensor:
     """Logits (n, 8, i, j, k), channels (n, 2, i, j, k), anatomy (n, i, j, k), cement and metal (n, 2, i, j, k); a
-    scalar. Hidden voxels are asked for their anatomy, with more weight, and not for cement or metal.
+    scalar. Hidden voxels are asked for their anatomy, with more weight, and not for cement or metal. `under`: so are
+    those of cement, instead of the hidden ones.
     """
     logits, dense, anatomy = logits.float(), dense.float(), anatomy.long()
     behind = hidden(channels)
     weights = torch.tensor(CLASS_WEIGHTS, device=logits.device)
     outside = (anatomy == BACKGROUND) | (anatomy == CANAL)
-    ratio = (behind & ~outside).sum() / (behind & outside).sum().clamp(min=1)
-    share = torch.where(outside, ratio.clamp(1, MOST_OUTSIDE), 1)
-    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * behind * share)
+    asked = dense[:, 0] > 0 if under else behind
+    ratio = (asked & ~outside).sum() / (asked & outside).sum().clamp(min=1)
+    share = torch.where(outside, ratio.clamp(1, MOST_LEAKED if under else MOST_OUTSIDE), 1)
+    counts = weights[anatomy] * (1 + UNDER_CEMENT_WEIGHT * asked * share)
     surprise = F.cross_entropy(logits[:, :ANATOMY_CHANNELS], anatomy, reduction="none")
     entropy = (counts * surprise).sum() / counts.sum()
     probability = torch.softmax(logits[:, :ANATOMY_CHANNELS], dim=1)

@@ -36,6 +36,7 @@ PASSES = {
             "metal, on a {mm:g} mm grid around it.",
     "near": "The near one looks again at cement, metal and the bones beside them, on a {mm:g} mm grid, only around all "
             "that may be cement.",
+    "under": "The one for what lies under cement says on a {mm:g} mm grid whether bone lies where cement is seen.",
 }
 """What each network does, for the card. A release has the first two at least."""
 
@@ -141,7 +142,7 @@ vertebrae, children and earlier pelvic surgery are outside what it learned.
 
 
 def _count(draft: BundleDraft) -> str:
-    return {2: "Two", 3: "Three"}.get(len(draft.networks), str(len(draft.networks)))
+    return {2: "Two", 3: "Three", 4: "Four"}.get(len(draft.networks), str(len(draft.networks)))
 
 
 def _passes(draft: BundleDraft) -> str:

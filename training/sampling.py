@@ -29,8 +29,14 @@ NEAR_SWAY_MM, AROUND_MM = 12.0, 50.0
 SHARED = 3
 """Cases that share one placed pelvis, each with its own operation, tissue and scanner: placing takes longest."""
 
+UNDER = "under"
+CLOSE = ("near", UNDER)
 LOOKS = 2
-"""Samples made of each case: the scan as it is, and with its cement erased, as the second look at the bones sees it."""
+"""Samples made of each case: the scan as it is, and with its cement erased, as the second look at the bones sees it.
+The network `under` is shown the first only."""
+TRIES, WITHOUT_LEAK = 3, 0.35
+"""It learns from cement in view, best from a leak: so often another case is drawn, unless cement without leak has this
+chance."""
 STRAY_MM = (2.0, 9.0)
 """Radius of what is erased without being cement, because a detector errs."""
 TRAILS, TRAIL_MM, TRAIL_LENGTH_MM = 6, (1.0, 5.0), 35.0
@@ -43,7 +49,7 @@ BEND = 0.3
 def random_scene(rng: np.random.Generator, anatomy: Anatomy, spec: NetworkSpec) -> Scene:
     """One randomly placed pelvis on the network's own grid, what the network is for somewhere in its middle."""
     warp = draw_warp(rng, anatomy)
-    if spec.name == "near":
+    if spec.name in CLOSE:
         centre = _near_bone(rng, anatomy, warp)
     else:
         centre = rng.uniform(-1, 1, size=3) * SWAY_MM * (1.0 if spec.name == "fine" else 3.5)
@@ -71,7 +77,7 @@ def random_case(rng: np.random.Generator, scene: Scene, *, wild_share: float = 0
 def to_sample(case: Case, spec: NetworkSpec, erased: Mask | None = None) -> Sample:
     """Channels (2, i, j, k) bfloat16, anatomy (i, j, k) uint8, cement and metal (2, i, j, k) uint8.
 
-    `erased`: what is hidden from the network. The near network sees too little of the pelvis to tell left from right:
+    `erased`: what is hidden from the network. A close network sees too little of the pelvis to tell left from right:
     both hips are one to it.
     """
     channels = to_channels(case.ct.hu)
@@ -79,7 +85,7 @@ def to_sample(case: Case, spec: NetworkSpec, erased: Mask | None = None) -> Samp
         erase(channels, erased)
     dense = np.stack([case.cement.labels, case.metal.labels]).astype(np.uint8)
     anatomy = case.anatomy.labels
-    if spec.name == "near":
+    if spec.name in CLOSE:
         anatomy = np.where(anatomy == Structure.HIP_RIGHT, np.uint8(Structure.HIP_LEFT), anatomy)
     return torch.from_numpy(channels).to(torch.bfloat16), torch.from_numpy(anatomy), torch.from_numpy(dense)
 
@@ -152,9 +158,10 @@ class SyntheticPatches(IterableDataset[Sample]):
         worker = get_worker_info()
         workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
         step, number = self.every * workers, self.start + self.every * own
+        looks = 1 if self.spec.name == UNDER else LOOKS
         scene, case, drawn = None, None, -1
         while True:
-            wanted, look = divmod(number, LOOKS)
+            wanted, look = divmod(number, looks)
             if scene is None or wanted // SHARED != drawn // SHARED:
                 draw = np.random.default_rng((self.seed, wanted // SHARED, 0))
                 # Read anew each time, a tenth of a second in six samples: hundreds of anatomies are gigabytes.
@@ -162,7 +169,15 @@ class SyntheticPatches(IterableDataset[Sample]):
                 scene = random_scene(draw, anatomy, self.spec)
             if case is None or wanted != drawn:
                 rng = np.random.default_rng((self.seed, wanted))
-                case, drawn = random_case(rng, scene, wild_share=self.wild_share), wanted
+                case, drawn = self._case(rng, scene), wanted
             erased = draw_erased(np.random.default_rng((self.seed, number, look)), case) if look else None
             yield to_sample(case, self.spec, erased)
             number += step
+
+    def _case(self, rng: np.random.Generator, scene: Scene) -> Case:
+        case = random_case(rng, scene, wild_share=self.wild_share)
+        for _ in range(TRIES - 1 if self.spec.name == UNDER else 0):
+            if case.leaks.labels.any() or (case.cement.labels.any() and rng.random() < WITHOUT_LEAK):
+                break
+            case = random_case(rng, scene, wild_share=self.wild_share)
+        return case

@@ -31,7 +31,7 @@ from sacroleak.training.pictures import learning_curve
 from sacroleak.training.plain_norm import quick_on_cpu
 from sacroleak.training.progress import progress
 from sacroleak.training.ranks import ALONE, Rank, joined
-from sacroleak.training.sampling import SyntheticPatches
+from sacroleak.training.sampling import UNDER, SyntheticPatches
 from sacroleak.training.tracking import UNTRACKED, Tracker, data_digest, tracked
 
 
@@ -91,7 +91,8 @@ class Trainer:
     def _forward(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
             logits: Tensor = self._shared(channels.float())
-        return segmentation_loss(logits, channels, anatomy, dense), logits
+        under = self.config.network.name == UNDER
+        return segmentation_loss(logits, channels, anatomy, dense, under=under), logits
 
     def step(self, channels: Tensor, anatomy: Tensor, dense: Tensor) -> tuple[float, Tensor]:
         """One update; returns the loss and the logits it came from. Raises ModelError when the loss is no number."""
