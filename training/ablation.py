@@ -36,7 +36,7 @@ from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.resample import to_aligned_grid
 from sacroleak.models.runtime import Network, OpenVinoNetwork
 from sacroleak.training import export, train_segmenter
-from sacroleak.training.assembled import OneLook, without_near
+from sacroleak.training.assembled import OneLook, without_near, without_under
 from sacroleak.training.benchmark import BenchmarkConfig, load_case
 from sacroleak.training.benchmark import main as make_benchmark
 from sacroleak.training.circumstances import circumstances
@@ -58,7 +58,7 @@ RELEASE_MEASURES = (*MEASURES, "sacrum_surface_dice_1mm", "sacrum_contour_near_c
                     "leak_component_sensitivity", "false_components_per_scan")
 REAL_CT, REAL_MEASURE = "real-ct", "real_ct_sacrum_dice"
 
-Way = Literal["whole", "without_near", "without_second_look", "fast", "careful"]
+Way = Literal["whole", "without_near", "without_under", "without_second_look", "fast", "careful"]
 Scores = dict[str, float | None]
 Figures = dict[str, Figure]
 
@@ -261,6 +261,8 @@ def release_run(bundle: Bundle, way: Way, *, threads: int) -> TwoPassSegmenter:
     segmenter = load_segmenter(bundle, threads=threads, effort=effort)
     if way == "without_near":
         return without_near(segmenter)
+    if way == "without_under":
+        return without_under(segmenter)
     return OneLook(segmenter) if way == "without_second_look" else segmenter
 
 

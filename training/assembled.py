@@ -47,6 +47,13 @@ def without_near(segmenter: TwoPassSegmenter) -> TwoPassSegmenter:
     return other
 
 
+def without_under(segmenter: TwoPassSegmenter) -> TwoPassSegmenter:
+    """The same release without its network for what lies under cement."""
+    other = copy(segmenter)
+    other._under = None
+    return other
+
+
 def _around(name: str, network: Network, watch: Watch) -> Network:
     if isinstance(network, BothWays):
         return replace(network, network=watch(name, network.network))

@@ -11,7 +11,7 @@ from sacroleak.core.geometry import Geometry
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.distance import Mask
-from sacroleak.models.guessed import GUESSED_MM, SOLID_SHARE, SURROUNDINGS_MM, without_guesses
+from sacroleak.models.guessed import GUESSED_MM, SOLID_SHARE, SURELY_BONE, SURROUNDINGS_MM, without_guesses
 from tests.phantoms import FORAMEN_LEVELS, Pose, Shape, anatomy, ball, canal_y, ellipsoid
 
 POSE = Pose(twist=6.0, lean=4.0)
@@ -158,11 +158,13 @@ def hollowed(bones: LabelMap, hidden: Mask) -> LabelMap:
     return LabelMap(labels=labels, geometry=bones.geometry)
 
 
-def regained(bones: LabelMap, hidden: Mask, hu: npt.NDArray[np.float32], *, beside: Mask | None = None) -> float:
-    """Share of the hidden bone, drawn as none, that is bone again; `beside` is hidden too."""
+def regained(bones: LabelMap, hidden: Mask, hu: npt.NDArray[np.float32], *, beside: Mask | None = None,
+             odds: float | None = None) -> float:
+    """Share of the hidden bone, drawn as none, that is bone again; `beside` is hidden too; `odds` of bone there."""
     lost = hidden & (bones.labels == Structure.SACRUM)
     marked = hidden if beside is None else hidden | beside
-    found = without_guesses(hollowed(bones, hidden), marked, hu, voxel_mm=1.0)
+    said = None if odds is None else np.where(marked, np.float32(odds), np.float32(1.0))
+    found = without_guesses(hollowed(bones, hidden), marked, hu, voxel_mm=1.0, odds=said)
     new = (found.labels == Structure.SACRUM) & (bones.labels != Structure.SACRUM)
     assert new.sum() < 0.05 * lost.sum(), "hardly any where there was none: the mirror is right to half a voxel"
     return float((found.labels[lost] == Structure.SACRUM).mean())
@@ -182,6 +184,13 @@ def test_bone_is_not_given_back_by_a_side_that_is_hidden_or_beyond_the_scan() ->
     unseen = seen(bones)
     unseen[(own(bones)[:, 0] < 5).reshape(unseen.shape)] = AIR
     assert regained(bones, hidden, unseen) < 0.1
+
+
+def test_bone_is_given_back_only_where_the_cement_in_view_looks_like_bone() -> None:
+    bones = anatomy(POSE)
+    hidden = within(ball(ALA, 9.0), bones)
+    assert regained(bones, hidden, seen(bones), odds=SURELY_BONE) > 0.9
+    assert regained(bones, hidden, seen(bones), odds=0.9 * SURELY_BONE) == 0
 
 
 def test_a_leak_on_the_bone_stays_outside_it() -> None:

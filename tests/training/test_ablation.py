@@ -126,7 +126,9 @@ def test_the_release_runs_with_each_part_left_out(monkeypatch: pytest.MonkeyPatc
         release_run(bundle, way, threads=1).segment(ct)
         asked[way] = {name: one.asked for name, one in made.items()}
     assert asked["whole"]["fine"] == asked["without_near"]["fine"] == 4
-    assert asked["without_near"]["near"] == 0
+    assert asked["without_near"]["near"] == asked["without_near"]["under"] == asked["without_under"]["under"] == 0
+    assert asked["without_under"]["near"] == asked["whole"]["near"]
+    assert asked["careful"]["under"] == 2 * asked["whole"]["under"] > 0
     assert asked["without_second_look"]["fine"] == 2
     assert asked["fast"]["fine"] == 3, "once with the cement in sight, and once for each way to hide it"
     assert asked["careful"]["near"] == 2 * asked["whole"]["near"] > asked["without_second_look"]["near"] > 0

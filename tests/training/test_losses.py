@@ -138,3 +138,14 @@ def test_a_compiled_step_asks_for_the_same() -> None:
     compiled = torch.compile(segmentation_loss, backend="eager")
     assert compiled(said, shown, anatomy, dense).item() == pytest.approx(
         segmentation_loss(said, shown, anatomy, dense).item(), rel=1e-5)
+
+
+def test_bone_called_where_cement_leaked_costs_far_more_only_of_the_network_for_that() -> None:
+    anatomy, dense = truth()
+    dense[0, 0, 0, 6:] = 1
+    wrong = anatomy.clone()
+    wrong[0, 0, 6:] = 1
+    plain, asked = (segmentation_loss(logits_of(wrong, dense, certainty=3.0), BRIGHT, anatomy, dense, under=under)
+                    - segmentation_loss(logits_of(anatomy, dense, certainty=3.0), BRIGHT, anatomy, dense, under=under)
+                    for under in (False, True))
+    assert asked > 2 * plain > 0

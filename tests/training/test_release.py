@@ -36,7 +36,7 @@ def networks(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Netw
     """All smoke networks, untrained and exported."""
     folder = tmp_path_factory.mktemp("export")
     exported: Networks = {}
-    for name in ("coarse", "fine", "near"):
+    for name in ("coarse", "fine", "near", "under"):
         train = load_config(repository / f"configs/smoke/train_{name}.yaml", TrainConfig)
         Trainer(train, device="cpu").save(folder / f"{name}.pt")
         path = export.main(train, checkpoint=folder / f"{name}.pt", out=folder / f"{name}.onnx")
@@ -71,6 +71,7 @@ def test_a_release_without_the_near_network_can_score(config: ReleaseConfig, net
     card = bundle.card()
     assert "Two 3-D networks" in card
     assert "near" not in card
+    assert "under cement" not in card
 
 
 def test_a_release_takes_the_classifier_along_and_its_card_says_so(
@@ -103,7 +104,7 @@ def test_the_card_names_licences_and_held_out_patients(bundle: Bundle) -> None:
     assert all(str(name) in card for name in held_out)
     assert "Procedural pelvises (2)" in card
     assert "Not a medical device" in card
-    assert "Three 3-D networks" in card
+    assert "Four 3-D networks" in card
     assert "on a 10 mm grid" in card, "the card gives the grids of these networks, not of others"
     assert "on a 1 mm grid, only around all that may be cement" in card
     assert "Apache-2.0" in (bundle.folder / "LICENSES").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,17 @@ def test_each_case_is_shown_as_it_is_and_with_its_cement_hidden(anatomies: Path)
         cement = dense[0] > 0
         hidden += bool(cement.any()) and float(marked[cement].float().mean()) > 0.95
     assert hidden >= 2
+
+
+def test_the_network_for_what_lies_under_cement_is_shown_each_case_once_and_cement_in_most(anatomies: Path) -> None:
+    """The same seed shows the other networks each case twice."""
+    files = sorted(anatomies.glob("*.npz"))
+    spec = NetworkSpec(name="under", spacing_mm=4.0, patch=(32, 32, 32), filters=(2, 4))
+    samples = list(islice(SyntheticPatches(files, spec, seed=4, start=0), 8))
+    assert not any(((channels[0] == -1) & (channels[1] == 1)).any() for channels, _, _ in samples)
+    assert not any(torch.equal(a[2], b[2]) for a, b in pairwise(samples) if a[2][0].any())
+    assert sum(bool(dense[0].any()) for _, _, dense in samples) >= 5
+    assert not any((anatomy == 4).any() for _, anatomy, _ in samples), "both hips are one"
 
 
 def batched(samples: Iterator[Sample]) -> list[tuple[Sample, Sample]]:
