@@ -37,15 +37,15 @@ ABSENT_MM = 1.0
 PRESENT_MM = 2.0
 """What lies so deep in the sacrum of the other side is bone, and up to its surface what hangs together with that:
 cement that fills a facet, or lies at the cortex."""
+SURELY_BONE = 3.0
+"""And it is made bone only if the network that sees the cement multiplies the odds of bone by at least this. Chosen on
+46 simulated scans of training patients."""
 MOST_TURNS = 40
 """A turn takes about half a millimetre off a bulge."""
 SEEN_HU = -300.0
 """Darker than any tissue: beyond the scan, air, or gas."""
 FIT_POINTS, FIT_SHARE, FIT_TURNS = 4000, 0.7, 25
 """Points of the surface that the mirror is fitted to, the share of them that fits best and alone counts, and turns."""
-SURELY_BONE = 3.0
-"""What looks like none is made bone by the other side only if the network that sees the cement multiplies its odds by
-at least this. Chosen on 46 simulated scans of training patients."""
 FEWEST_POINTS = 300
 WORST_FIT_MM = 2.5
 """If the halves differ by more than this in the median, the one says nothing of the other."""

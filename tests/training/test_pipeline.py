@@ -61,6 +61,17 @@ def test_the_classifier_is_learned_anew_whenever_scans_are_seen_otherwise(stages
     assert {f"models/{name}" for name in SEGMENTED_BY} <= set(stages["extract_features"]["deps"])
 
 
+def test_all_that_a_segmenter_imports_decides_what_is_seen(repository: Path) -> None:
+    """But for what loads a release, runs it on a graphics card, or only carries labels from grid to grid."""
+    reached, left = {"networks"}, ["networks"]
+    while left:
+        text = (repository / f"models/{left.pop()}.py").read_text(encoding="utf-8")
+        new = set(re.findall(r"from sacroleak\.models\.(\w+) import", text)) - reached
+        reached |= new
+        left += new
+    assert reached - {"architecture", "bundle", "graphics", "label_grids"} == {Path(name).stem for name in SEGMENTED_BY}
+
+
 def test_every_stage_is_there(stages: Stages) -> None:
     assert tuple(stages) == STAGES
 
