@@ -36,7 +36,9 @@ from sacroleak.training.tracking import UNTRACKED, Tracker, data_digest, tracked
 
 
 class TrainConfig(BaseModel):
-    """Everything that decides a training run. `wild_share`: of the cases that are randomised far beyond realism."""
+    """Everything that decides a training run. `wild_share`: of the cases that are randomised far beyond realism.
+    `begin_with`: the network whose training, in the folder beside, gives a new run its first weights.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     network: NetworkSpec
@@ -53,6 +55,7 @@ class TrainConfig(BaseModel):
     batch: int = 1
     compiled: bool = False
     wild_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    begin_with: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +129,19 @@ class Trainer:
         except ValueError as error:
             raise ModelError(f"{path.name}: is not of this network's shape (first difference: {error})") from error
 
+    def begin_with(self, path: Path) -> None:
+        """Begin with the smoothed weights of another training's checkpoint. Raises ModelError if it is not there, or of
+        a network of another shape.
+        """
+        if not path.is_file():
+            raise ModelError(f"{path.parent.name}: no checkpoint to begin with; train that network first")
+        weights = torch.load(path, map_location=self.device, weights_only=True)["smooth"]
+        try:
+            for network in (self.network, self.smooth):
+                network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(f"{path.parent.name}: is not of this network's shape") from error
+
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
         state = {"update": self.update, "samples": self.samples, "network": self.network.state_dict(),
@@ -176,6 +192,8 @@ def main(config: TrainConfig, *, anatomies: Path, manifest: Path, out: Path, how
         trainer.load(checkpoint)
     elif how.start_from is not None:
         trainer.start_from(how.start_from)
+    elif config.begin_with:
+        trainer.begin_with(out.with_name(f"train_{config.begin_with}") / checkpoint.name)
     files = anatomies_of("train", anatomies, manifest)
     samples = SyntheticPatches(files, config.network, seed=config.seed, start=trainer.samples + how.rank.number,
                                every=how.rank.of, wild_share=config.wild_share)

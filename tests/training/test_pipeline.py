@@ -15,7 +15,7 @@ import yaml
 from sacroleak.training.seen_cases import SEGMENTED_BY
 
 NETWORKS = ("coarse", "fine", "near", "under")
-STAGES = ("prepare", "split", *(f"train@{n}" for n in NETWORKS), *(f"export@{n}" for n in NETWORKS),
+STAGES = ("prepare", "split", *(f"train@{n}" for n in NETWORKS[:-1]), "train_under", *(f"export@{n}" for n in NETWORKS),
           "extract_features", "train_classifier", "release", "benchmark", "evaluate", "register")
 Stages = dict[str, dict[str, Any]]
 

@@ -188,3 +188,26 @@ def test_a_network_of_another_shape_is_no_beginning(config: TrainConfig, tmp_pat
     export_onnx(build_network(wider.filters), wider, tmp_path / "wider.onnx")
     with pytest.raises(ModelError, match=r"wider\.onnx: is not of this network's shape"):
         Trainer(config, device="cpu").start_from(tmp_path / "wider.onnx")
+
+
+def test_a_new_run_begins_with_the_training_beside_it(config: TrainConfig, tmp_path: Path) -> None:
+    other = Trainer(config, device="cpu")
+    for value in other.smooth.parameters():
+        nn.init.normal_(value)
+    trainer = Trainer(config, device="cpu")
+    with pytest.raises(ModelError, match="train_near: no checkpoint to begin with"):
+        trainer.begin_with(tmp_path / "train_near" / "checkpoint.pt")
+    (tmp_path / "train_near").mkdir()
+    other.save(tmp_path / "train_near" / "checkpoint.pt")
+    trainer.begin_with(tmp_path / "train_near" / "checkpoint.pt")
+    assert trainer.update == trainer.samples == 0
+    for network in (trainer.network, trainer.smooth):
+        pairs = zip(network.parameters(), other.smooth.parameters(), strict=True)
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_a_training_of_another_shape_is_no_beginning(config: TrainConfig, tmp_path: Path) -> None:
+    wider = config.model_copy(update={"network": config.network.model_copy(update={"filters": (4, 8, 16)})})
+    Trainer(wider, device="cpu").save(tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match="is not of this network's shape"):
+        Trainer(config, device="cpu").begin_with(tmp_path / "checkpoint.pt")
