@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +24,11 @@ Mask = npt.NDArray[np.bool_]
 
 METAL_PROBABILITY, METAL_HU = 0.5, 1200.0
 FEWEST_VOXELS = 8
-"""Of 2 mm: less metal than 0.06 mL blinds nobody, and less cement is not worth a change of view."""
+"""Of 2 mm: less metal than 0.06 mL blinds nobody."""
+TOGETHER_VOXELS = 50
+"""Of 2 mm, 0.4 mL: cement is injected by the millilitre and lies together, while dense cortex, once the metal is gone,
+is a little brighter everywhere. The largest piece was of 67 to 470 voxels in five simulated scans whose cement is seen
+only without the metal, of 27 in the real CT without cement and of 6 in it at half the dose."""
 RIM_VOXELS = 1
 """Blur makes what lies beside metal bright."""
 FAR_MORE = 2.0
@@ -67,6 +72,13 @@ def past_metal(region: Region, again: Field, hu: Field, hidden: Mask) -> Region 
     mixed[CEMENT] = np.where(hidden, first[CEMENT], again[CEMENT] * no_metal)
     mixed[METAL] = np.where(hidden, first[METAL], np.maximum(first[METAL], again[METAL]))
     free = ~hidden & (hu > SEED_HU)
-    before, after = (np.count_nonzero(free & (seen[CEMENT] > AGREED_PROBABILITY)) for seen in (first, mixed))
-    return Region(probabilities=mixed, geometry=region.geometry) if after >= max(FEWEST_VOXELS, FAR_MORE * before) \
-        else None
+    before, after = (free & (seen[CEMENT] > AGREED_PROBABILITY) for seen in (first, mixed))
+    if np.count_nonzero(after) < FAR_MORE * np.count_nonzero(before) or _largest_piece(after) < TOGETHER_VOXELS:
+        return None
+    return Region(probabilities=mixed, geometry=region.geometry)
+
+
+def _largest_piece(mask: Mask) -> int:
+    """Voxels of the largest component, 26 neighbours."""
+    sizes = np.bincount(cc3d.connected_components(mask, connectivity=26).ravel())[1:]
+    return int(sizes.max(initial=0))

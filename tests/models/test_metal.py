@@ -62,6 +62,14 @@ def test_soft_tissue_that_is_called_cement_without_metal_does_not_count() -> Non
     assert past_metal(first, answer(cement=(hu < 600, 0.9)), hu, screw) is None
 
 
+def test_dense_bone_here_and_there_is_no_cement_hidden_by_metal() -> None:
+    scattered = np.zeros(GRID.shape, dtype=bool)
+    scattered[::4, ::4, ::4] = True
+    scattered &= ~screw
+    bright = np.where(scattered, 900.0, hu).astype(np.float32)
+    assert past_metal(region(answer(metal=(screw, 0.9))), answer(cement=(scattered, 0.9)), bright, screw) is None
+
+
 def test_metal_is_what_the_network_says_with_its_rim_and_the_screws() -> None:
     nothing, one = np.zeros(GRID.shape, dtype=bool), np.zeros(GRID.shape, dtype=bool)
     one[5, 5, 5] = True
