@@ -36,7 +36,8 @@ PASSES = {
             "metal, on a {mm:g} mm grid around it.",
     "near": "The near one looks again at cement, metal and the bones beside them, on a {mm:g} mm grid, only around all "
             "that may be cement.",
-    "under": "The one for what lies under cement says on a {mm:g} mm grid whether bone lies where cement is seen.",
+    "under": "The one for what lies under cement says, there and on the same grid, whether bone lies where cement is "
+             "seen, and looks at the cement as well, having learned mostly from leaks.",
 }
 """What each network does, for the card. A release has the first two at least."""
 
@@ -110,8 +111,9 @@ def _by_classifier(classifier: LeakClassifier) -> str:
     """How sites are told, for the card."""
     learned = classifier.content.trained
     return (f"Sites are told by written rules and by a classifier together. It learned from {learned['parts']} "
-            f"leak parts in {learned['cases']} simulated scans of {learned['patients']} virtual patients, as these "
-            "networks saw them. Its probabilities are calibrated on such scans, not on patients.")
+            f"leak parts in {learned['cases']} simulated scans of {learned['patients']} virtual patients, as "
+            "networks of this kind, not always these, saw them. Its probabilities are calibrated on such scans, not on "
+            "patients.")
 
 
 def _card(config: ReleaseConfig, draft: BundleDraft, by: str) -> str:
