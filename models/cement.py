@@ -18,7 +18,7 @@ from sacroleak.models.canal import sacral_frame
 from sacroleak.models.columns import Origin, columns_in, needles_in
 from sacroleak.models.distance import DistanceField, Distances, indices_of, near_mm, signed_near
 from sacroleak.models.label_grids import box_on
-from sacroleak.models.near import Close
+from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
 from sacroleak.models.rods import SATURATED_HU
 
@@ -144,31 +144,23 @@ class Bright:
         return out.reshape(self.rods.shape)
 
 
-def bright_in(ct: Volume, region: Region, close: Close, rods: Mask, working: Geometry) -> Bright:
-    """All that `delineate` has to judge; `close`, on the `working` grid, has a say where it looked. `rods`: what has
-    the shape of a screw or a nail, bool on the grid of `ct`.
-
-    The network `under` knows leaks better, having learned from little else, but takes screws and dense bone for cement
-    more readily. So the mean of both networks is the close look at cement, while what is a rod, metal or suspect is
-    left to `near` alone.
+def bright_in(ct: Volume, region: Region, near: Near | None, rods: Mask, working: Geometry) -> Bright:
+    """All that `delineate` has to judge; `near`, on the `working` grid, has a say where it looked. `rods`: what has the
+    shape of a screw or a nail, bool on the grid of `ct`.
     """
     where = np.flatnonzero(ct.hu.reshape(-1) > FAINTEST_HU)
     points = ct.geometry.to_lps(np.stack(np.unravel_index(where, ct.hu.shape), axis=-1))
     index = region.geometry.to_index(points)
     cement, metal = (sample_points(region.probabilities[c], index) for c in (CEMENT, METAL))
     agreed, suspected = cement > AGREED_PROBABILITY, cement > FINE_SUSPICION
-    by_near = cement
-    if close.near is not None:
-        place = working.to_index(points)
-        (near_cement, near_metal), weight = close.near.at((CEMENT, METAL), place)
-        suspected |= weight * near_cement > CLOSE_SUSPICION
-        metal = _moved(metal, near_metal, weight, METAL_SAY)
-        by_near = _moved(cement, near_cement, weight, CEMENT_SAY)
-        both = near_cement if close.under is None else (near_cement + close.under.at((CEMENT,), place)[0][0]) / 2
-        cement = _moved(cement, both, weight, CEMENT_SAY)
+    if near is not None:
+        (close_cement, close_metal), weight = near.at((CEMENT, METAL), working.to_index(points))
+        suspected |= weight * close_cement > CLOSE_SUSPICION
+        for close, values, say in ((close_cement, cement, CEMENT_SAY), (close_metal, metal, METAL_SAY)):
+            values += weight * (_together(close, values, say) - values)
     hu = ct.hu.reshape(-1)[where].astype(np.float32)
     if rods.any():
-        rods = rods & ~surely_cement(rods, where, hu, by_near)
+        rods = rods & ~surely_cement(rods, where, hu, cement)
     return Bright(where=where, hu=hu, points=points, cement=cement, metal=metal, agreed=agreed, suspected=suspected,
                   rods=rods)
 
@@ -191,13 +183,11 @@ def surely_cement(rods: Mask, where: npt.NDArray[np.int64], hu: Field, cement: F
     return np.asarray(sure[pieces]) if sure.any() else np.zeros_like(rods)
 
 
-def _moved(fine: Field, close: Field, weight: Field, say: tuple[float, float]) -> Field:
-    """Probabilities, (n,), of the fine pass, moved as far as `weight` to those whose log odds are the sum of both
-    looks', weighted by `say`.
-    """
+def _together(near: Field, fine: Field, say: tuple[float, float]) -> Field:
+    """The probability, (n,), whose log odds are the sum of those of two looks, weighted by `say`."""
     odds = sum(np.float32(share) * logit(np.clip(p, SUREST, 1 - SUREST))
-               for share, p in zip(say, (close, fine), strict=True))
-    return np.asarray(fine + weight * (expit(odds) - fine), dtype=np.float32)
+               for share, p in zip(say, (near, fine), strict=True))
+    return np.asarray(expit(odds), dtype=np.float32)
 
 
 def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
-from typing import NamedTuple
 
 import edt
 import numpy as np
@@ -52,14 +51,14 @@ class NearNetwork:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Near:
     """Probabilities (n, i, j, k) of the network's channels from `first` on, on a box of the working grid that starts at
-    `start`; `weight` (i, j, k): 1 in the middle of what was looked at, 0 where nothing was. `tiles`: the corners of
-    what was looked at, in the working grid. It is not asked of the structure `silent_on`.
+    `start`; `weight` (i, j, k): 1 in the middle of what was looked at, 0 where nothing was. It is not asked of the
+    structure `silent_on`.
     """
 
     probabilities: Field
     weight: Field
     start: Start
-    tiles: tuple[Start, ...]
+    tiles: int
     first: int = 0
     silent_on: int | None = None
 
@@ -109,15 +108,6 @@ class Near:
         return probabilities, weight
 
 
-class Close(NamedTuple):
-    """What the networks `near` and `under` saw on the same tiles with nothing hidden; None without such a network, or
-    where nothing was suspect.
-    """
-
-    near: Near | None = None
-    under: Near | None = None
-
-
 def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *, erased: Mask | None = None,
               follow: Callable[[Near], Mask] | None = None) -> Near | None:
     """Run the network on tiles that cover `wanted`, with `erased` hidden, all on the working grid, and keep `channels`.
@@ -134,13 +124,6 @@ def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *, 
     while tiles:
         seen.add(tiles)
         tiles = [] if follow is None else [t for t in lattice.tiles_for(follow(seen.near())) if t not in seen.tiles]
-    return seen.near()
-
-
-def look_again(hu: Field, there: Near, looker: NearNetwork, channels: slice) -> Near:
-    """What another network of the same patch sees, with nothing hidden, where one has looked."""
-    seen = _Seen(hu=hu, erased=None, looker=looker, channels=channels)
-    seen.add(list(there.tiles))
     return seen.near()
 
 
@@ -189,7 +172,7 @@ class _Seen:
         total = self._total[i, j, k]
         mean = self._summed[:, i, j, k] / np.maximum(total, np.float32(1e-6))
         return Near(probabilities=np.asarray(mean, dtype=np.float32), weight=np.minimum(total / np.float32(0.5), 1.0),
-                    tiles=tuple(self.tiles), start=(i.start, j.start, k.start), first=self._channels.start)
+                    tiles=len(self.tiles), start=(i.start, j.start, k.start), first=self._channels.start)
 
     def _shown(self, box: Box) -> Field:
         seen = to_channels(self._hu[box])

@@ -28,11 +28,9 @@ from sacroleak.models.near import (
     FOLLOWED_MM,
     FOLLOWED_PROBABILITY,
     SUSPECT_PROBABILITY,
-    Close,
     Near,
     NearNetwork,
     around,
-    look_again,
     look_near,
     stretched,
 )
@@ -42,7 +40,7 @@ from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.under import odds_of_bone
 
-BONES, TO_CEMENT, ALL = (slice(int(Structure.SACRUM), stop) for stop in (CEMENT, CEMENT + 1, METAL + 1))
+BONES, ALL = slice(int(Structure.SACRUM), CEMENT), slice(int(Structure.SACRUM), METAL + 1)
 """Channels of the networks."""
 WORKING_MM = 1.0
 """Voxel of the working grid: bone contours from interpolated 2 mm probabilities lose 0.6 % Dice at 1 mm."""
@@ -93,15 +91,15 @@ class TwoPassSegmenter:
         region, hidden = self._past_metal(region, seen, screws)
         first = seen_anatomy(region)
         coverage = _require_sacrum(first, ct.geometry)
-        close = self._closer(hu, hidden, region)
-        bright = bright_in(part, region, close, rods, working)
+        near = self._closer(hu, hidden, region)
+        bright = bright_in(part, region, near, rods, working)
         cement, metal = delineate(part, first, bright)
         if cement.any():
             bones = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
-                                         region, seen, hu, close)
+                                         region, seen, hu, near)
             cement, metal = delineate(part, bones, bright)
         else:
-            bones = first_bones(region, close.near)
+            bones = first_bones(region, near)
         return Segmentation(
             anatomy=bones, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
@@ -125,13 +123,13 @@ class TwoPassSegmenter:
         here = metal.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k]
         return found, here | (_per_cent(screws, working) > SCREW_PER_CENT)
 
-    def _closer(self, hu: Field, metal: npt.NDArray[np.bool_], region: Region) -> Close:
-        """The third look, around all that may be cement, by the networks `near` and `under`.
+    def _closer(self, hu: Field, metal: npt.NDArray[np.bool_], region: Region) -> Near | None:
+        """The third look, around all that may be cement; None without such a network or where nothing is suspect.
 
-        `hu`: on the working grid. `metal`: what is kept from the networks there, and left to the fine pass.
+        `hu`: on the working grid. `metal`: what is kept from the network there, and left to the fine pass.
         """
         if self._near is None:
-            return Close()
+            return None
         hu = without_metal(hu, metal) if metal.any() else hu
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
@@ -145,28 +143,22 @@ class TwoPassSegmenter:
 
         wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
         near = look_near(hu, wanted, self._near, ALL, follow=follow)
-        if near is None:
-            return Close()
-        under = None if self._under is None else look_again(hu, near, self._under, TO_CEMENT)
-        if not metal.any():
-            return Close(near, under)
-        apart = ~metal[near.box]
-        return Close(near.only(apart), None if under is None else under.only(apart))
+        return near.only(~metal[near.box]) if near is not None and metal.any() else near
 
     def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,
-                        hu: Field, close: Close) -> LabelMap:
+                        hu: Field, near: Near | None) -> LabelMap:
         """The bones, on the working grid, seen once more with `cement` and all that may be some, `suspects`, hidden.
 
         `suspects`: on the grid of `cement`; `seen`, `hu`: the scan on the fine network's grid and on the working grid;
-        `close`: what was seen closely with nothing hidden.
+        `near`: what the near network saw with nothing hidden.
 
         A network that sees bright cement lie on bone takes it for bone. To the fine network it is once made soft
         tissue, so that cement in the bone looks like a lytic lesion and a leak like what it lies in; once it is hidden
         behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
         mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network,
         and wherever nothing is hidden what the near one saw at first counts too: it sees more than can be guessed.
-        Behind the mark a cortex between two lumps of cement is lost; so what the network `under`, which was shown the
-        cement, takes for bone there changes the odds.
+        Behind the mark a cortex between two lumps of cement is lost; so the network `under` is shown the cement, and
+        what it takes for bone there changes the odds.
         """
         working = working_grid(region.geometry)
         doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
@@ -181,13 +173,14 @@ class TwoPassSegmenter:
         mixed = region.probabilities.copy()
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
-        looks = []
+        looks, odds = [], None
         asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
         if self._near is not None:
             behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
             looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
-                     *_of_bones(close.near, mixed_region, ~hidden, silent_on=Structure.SACRAL_CANAL)]
-        odds = odds_of_bone(close.under, asked)
+                     *_of_bones(near, mixed_region, ~hidden, silent_on=Structure.SACRAL_CANAL)]
+        if self._under is not None:
+            odds = odds_of_bone(look_near(hu, asked, self._under, BONES), hidden)
         bones = working_bones(mixed_region, looks, odds)
         return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()), odds=odds)
 

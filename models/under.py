@@ -20,15 +20,15 @@ those of the other looks. From a logistic regression on cement within 4 mm of th
 of training patients."""
 
 
-def odds_of_bone(look: Near | None, asked: Mask) -> Field | None:
-    """By what the odds of bone against none are to be multiplied on the working grid, whose shape `asked` has: 1 but
-    where it is asked and was looked at; None without a look.
+def odds_of_bone(look: Near | None, hidden: Mask) -> Field | None:
+    """By what the odds of bone against none are to be multiplied on the working grid, whose shape `hidden` has: 1 but
+    where it is hidden and was looked at; None without a look.
     """
     if look is None:
         return None
     bone = np.sum([look.channel(structure) for structure in BONES], axis=0)
     bone = np.clip(bone, 1 - SUREST, SUREST)
-    judged = asked[look.box] & (look.weight > LOOKED_AT)
-    odds = np.ones(asked.shape, dtype=np.float32)
+    judged = hidden[look.box] & (look.weight > LOOKED_AT)
+    odds = np.ones(hidden.shape, dtype=np.float32)
     odds[look.box][judged] = ((bone / (1 - bone)) ** SAY * np.exp(BIAS))[judged]
     return odds

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sacroleak.core.volume import LabelMap
 from sacroleak.models.cement import Mask, Region
 from sacroleak.models.effort import BothWays
-from sacroleak.models.near import Close
+from sacroleak.models.near import Near
 from sacroleak.models.networks import TwoPassSegmenter, first_bones
 from sacroleak.models.resample import Field
 from sacroleak.models.runtime import Network
@@ -25,8 +25,8 @@ class OneLook(TwoPassSegmenter):
         vars(self).update(vars(segmenter))
 
     def _without_cement(self, cement: LabelMap, suspects: Mask, region: Region, seen: Field, hu: Field,  # noqa: ARG002 - as inherited
-                        close: Close) -> LabelMap:
-        return first_bones(region, close.near)
+                        near: Near | None) -> LabelMap:
+        return first_bones(region, near)
 
 
 def watched(segmenter: TwoPassSegmenter, watch: Watch) -> TwoPassSegmenter:

@@ -36,8 +36,7 @@ PASSES = {
             "metal, on a {mm:g} mm grid around it.",
     "near": "The near one looks again at cement, metal and the bones beside them, on a {mm:g} mm grid, only around all "
             "that may be cement.",
-    "under": "The one for what lies under cement says, there and on the same grid, whether bone lies where cement is "
-             "seen, and looks at the cement as well, having learned mostly from leaks.",
+    "under": "The one for what lies under cement says on a {mm:g} mm grid whether bone lies where cement is seen.",
 }
 """What each network does, for the card. A release has the first two at least."""
 

@@ -23,7 +23,7 @@ def look(**shares: float) -> Near:
         probabilities[Structure[name] - 1] = share
     weight = np.ones((6, 10, 10), dtype=np.float32)
     weight[0] = 0.1
-    return Near(probabilities=probabilities, weight=weight, start=CORNER, tiles=(CORNER,), first=1)
+    return Near(probabilities=probabilities, weight=weight, start=CORNER, tiles=1, first=1)
 
 
 def odds(hidden: npt.NDArray[np.bool_], **shares: float) -> npt.NDArray[np.float32]:
