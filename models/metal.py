@@ -28,7 +28,7 @@ FEWEST_VOXELS = 8
 TOGETHER_VOXELS = 50
 """Of 2 mm, 0.4 mL: cement is injected by the millilitre and lies together, while dense cortex, once the metal is gone,
 is a little brighter everywhere. The largest piece was of 67 to 470 voxels in five simulated scans whose cement is seen
-only without the metal, of 27 in the real CT without cement and of 6 in it at half the dose."""
+only without the metal, of 6 to 27 in the real CT, which has no cement, and in two simulated scans made of it."""
 RIM_VOXELS = 1
 """Blur makes what lies beside metal bright."""
 FAR_MORE = 2.0
