@@ -9,15 +9,19 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.core.volume import Volume
+from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.distance import Mask, indices_of
 from sacroleak.models.leaks import Cement, Rows
-
-PerCent = npt.NDArray[np.uint8]
+from sacroleak.models.resample import sample_points
+from sacroleak.models.segmentation import PerCent
 
 SURE_SHARE = 0.5
 """Above it the networks take a voxel for cement rather than not."""
+SUREST = 0.99
+"""No voxel is taken to be surer than this to lie in bone, or in none: the certainty is told in whole per cent."""
+LOW_SHARE = 10.0
+"""Per cent of a part's voxels that lie where bone is less probable than its `low` says."""
 MIRROR_MM = 6.0
 """A body is symmetric to about this: the midline is known to 2 mm, and paired vessels lie 2 to 4 mm unequal."""
 MIRROR_DENSITY = 0.6
@@ -49,6 +53,14 @@ class Certainty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BoneUnder:
+    """Natural logarithm of the odds that bone lies where a part's voxels do: mean, and lowest decile."""
+
+    mean: float
+    low: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counterpart:
     """Shares of a part's voxels, 0 to 1, that have something across the midline: `mirrored_share` something similarly
     dense outside all bones, `twin_share` something at least nearly as dense, be it bone.
@@ -71,6 +83,19 @@ def certainty_of(rows: Rows, cement: Cement, told: PerCent | None) -> Certainty:
     """Certainty of some rows; what nobody doubts (nothing told, as with a manual mask) is cement."""
     own = np.ones(len(rows)) if told is None else _values(told, cement, rows) / 100.0
     return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()))
+
+
+def bone_under(points: Points, told: LabelMap | None) -> BoneUnder:
+    """Of voxels at (n, 3) LPS mm. `told`: per cent, how far each voxel of a grid is taken for bone; None if nobody
+    doubts the contour, as with a manual one.
+    """
+    if told is None:
+        share = np.full(len(points), 1.0 - SUREST)
+    else:
+        per_cent = sample_points(told.labels.astype(np.float32), told.geometry.to_index(points))
+        share = np.clip(per_cent.astype(np.float64) / 100.0, 1.0 - SUREST, SUREST)
+    odds = np.log(share / (1.0 - share))
+    return BoneUnder(mean=float(odds.mean()), low=float(np.percentile(odds, LOW_SHARE)))
 
 
 def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:

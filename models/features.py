@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from sacroleak.core.assessment import LeakShape
 from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Compartment
-from sacroleak.core.volume import Volume
+from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
 from sacroleak.models.density import (
+    BoneUnder,
     Certainty,
     Density,
+    bone_under,
     certainty_of,
     contact_mm2,
     counterpart_of,
@@ -27,6 +28,7 @@ from sacroleak.models.distance import FAR_MM
 from sacroleak.models.landmarks import Landmarks, least_mm
 from sacroleak.models.leaks import Cement, LeakPart, Rows
 from sacroleak.models.needles import Witness, heard_of
+from sacroleak.models.segmentation import PerCent
 from sacroleak.models.tracks import NOTHING_HEARD, Heard, Track
 
 AIM_REACH_MM = 40.0
@@ -129,6 +131,7 @@ class PartFeatures(PartCourse):
     place: Place
     density: Density
     certainty: Certainty
+    bone: BoneUnder
     scan: ScanMeasures
 
 
@@ -142,15 +145,16 @@ class MeasuredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScanView:
-    """One scan as its parts are measured in it. `certainty`: as a Segmentation's. `review_reasons`: why a
-    person should look at the scan, beside what is said of its parts. `needles`: what is known of them from elsewhere,
-    if anything is.
+    """One scan as its parts are measured in it. `certainty`, `bone_certainty`: as a Segmentation's. `review_reasons`:
+    why a person should look at the scan, beside what is said of its parts. `needles`: what is known of them from
+    elsewhere, if anything is.
     """
 
     cement: Cement
     spaces: Compartments
     ct: Volume
-    certainty: npt.NDArray[np.uint8] | None
+    certainty: PerCent | None
+    bone_certainty: LabelMap | None
     measures: ScanMeasures
     tracks: tuple[Track, ...] = ()
     review_reasons: tuple[str, ...] = ()
@@ -204,7 +208,7 @@ def part_features(part: LeakPart, view: ScanView, context: PartContext, course: 
         apart_mm=_gap_mm(points, cement.points[others]), rim_share=float((cement.excess_mm[rows] < 0).mean()),
         profile=_profile(course, spaces), place=_place(rows, course, view, context),
         density=density_of(rows, cement, view.ct), certainty=certainty_of(rows, cement, view.certainty),
-        scan=view.measures,
+        bone=bone_under(points, view.bone_certainty), scan=view.measures,
     )
 
 

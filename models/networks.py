@@ -37,7 +37,7 @@ from sacroleak.models.near import (
 from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.rods import rods_in
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
-from sacroleak.models.segmentation import Segmentation
+from sacroleak.models.segmentation import PerCent, Segmentation
 from sacroleak.models.under import odds_of_bone
 
 BONES, ALL = slice(int(Structure.SACRUM), CEMENT), slice(int(Structure.SACRUM), METAL + 1)
@@ -95,16 +95,16 @@ class TwoPassSegmenter:
         bright = bright_in(part, region, near, rods, working)
         cement, metal = delineate(part, first, bright)
         if cement.any():
-            bones = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
-                                         region, seen, hu, near)
+            bones, told = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
+                                               region, seen, hu, near)
             cement, metal = delineate(part, bones, bright)
         else:
-            bones = first_bones(region, near)
+            bones, told = first_bones(region, near)
         return Segmentation(
             anatomy=bones, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage,
-            certainty=bright.certainty())
+            certainty=bright.certainty(), bone_certainty=told)
 
     def _past_metal(self, region: Region, seen: Field, screws: LabelMap) -> tuple[Region, npt.NDArray[np.bool_]]:
         """The fine pass without the metal that hides cement from it, and where that lies on the working grid; nowhere
@@ -146,8 +146,9 @@ class TwoPassSegmenter:
         return near.only(~metal[near.box]) if near is not None and metal.any() else near
 
     def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,
-                        hu: Field, near: Near | None) -> LabelMap:
-        """The bones, on the working grid, seen once more with `cement` and all that may be some, `suspects`, hidden.
+                        hu: Field, near: Near | None) -> tuple[LabelMap, PerCent]:
+        """The bones, on the working grid, seen once more with `cement` and all that may be some, `suspects`, hidden,
+        and how far each voxel is taken for one.
 
         `suspects`: on the grid of `cement`; `seen`, `hu`: the scan on the fine network's grid and on the working grid;
         `near`: what the near network saw with nothing hidden.
@@ -181,8 +182,9 @@ class TwoPassSegmenter:
                      *_of_bones(near, mixed_region, ~hidden, silent_on=Structure.SACRAL_CANAL)]
         if self._under is not None:
             odds = odds_of_bone(look_near(hu, asked, self._under, BONES), hidden)
-        bones = working_bones(mixed_region, looks, odds)
-        return without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()), odds=odds)
+        bones, told = working_bones(mixed_region, looks, odds)
+        bones = without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()), odds=odds)
+        return bones, told
 
     def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
         """The fine network's answer around `centre`, and the HU it was given."""
@@ -274,14 +276,16 @@ def seen_anatomy(region: Region) -> LabelMap:
     return LabelMap(labels=labels, geometry=region.geometry)
 
 
-def first_bones(region: Region, near: Near | None) -> LabelMap:
-    """The bones on the working grid as the networks see them with nothing hidden."""
+def first_bones(region: Region, near: Near | None) -> tuple[LabelMap, PerCent]:
+    """The bones on the working grid as the networks see them with nothing hidden; as `working_bones`."""
     return working_bones(region, _of_bones(near, region, silent_on=Structure.SACRAL_CANAL))
 
 
-def working_bones(region: Region, looks: Sequence[Near] = (), odds: Field | None = None) -> LabelMap:
-    """The region's bones on the 1 mm working grid, with what close looks say of them; stray pieces of each structure
-    are dropped. `odds`: on the working grid, by what those of any bone against none are multiplied.
+def working_bones(region: Region, looks: Sequence[Near] = (),
+                  odds: Field | None = None) -> tuple[LabelMap, PerCent]:
+    """The region's bones on the 1 mm working grid, with what close looks say of them, stray pieces of each structure
+    dropped; and how far each voxel is taken for any bone, per cent. `odds`: on the working grid, by what those of any
+    bone against none are multiplied.
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
     """
@@ -289,7 +293,7 @@ def working_bones(region: Region, looks: Sequence[Near] = (), odds: Field | None
     factor = float(region.geometry.spacing_mm[0]) / WORKING_MM
     sides = geometry.shape
     best = np.zeros(sides, dtype=np.float32)
-    total = np.zeros(sides, dtype=np.float32)
+    total, bone = np.zeros(sides, dtype=np.float32), np.zeros(sides, dtype=np.float32)
     labels = np.zeros(sides, dtype=np.uint8)
     for structure in list(Structure)[BONES]:
         probability = region.probabilities[structure]
@@ -300,13 +304,21 @@ def working_bones(region: Region, looks: Sequence[Near] = (), odds: Field | None
         for near in looks:
             near.mix(structure, fine, box)
         total[box] += fine
-        if odds is not None and structure is not Structure.SACRAL_CANAL:
-            fine = fine * odds[box]
+        if structure is not Structure.SACRAL_CANAL:
+            bone[box] += fine
+            fine = fine if odds is None else fine * odds[box]
         np.copyto(labels[box], np.uint8(structure), where=fine > best[box])
         np.maximum(best[box], fine, out=best[box])
     labels[best <= 1.0 - total] = Structure.BACKGROUND
     _drop_strays(labels)
-    return LabelMap(labels=labels, geometry=geometry)
+    return LabelMap(labels=labels, geometry=geometry), _certainty(bone, odds)
+
+
+def _certainty(bone: Field, odds: Field | None) -> PerCent:
+    """Per cent, of a probability and what its odds are multiplied by."""
+    if odds is not None:
+        bone = np.asarray(bone * odds / (1.0 + bone * (odds - 1.0)), dtype=np.float32)
+    return (np.clip(bone, 0.0, 1.0) * np.float32(100.0) + np.float32(0.5)).astype(np.uint8)
 
 
 def working_grid(region: Geometry) -> Geometry:

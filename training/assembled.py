@@ -13,6 +13,7 @@ from sacroleak.models.near import Near
 from sacroleak.models.networks import TwoPassSegmenter, first_bones
 from sacroleak.models.resample import Field
 from sacroleak.models.runtime import Network
+from sacroleak.models.segmentation import PerCent
 
 Watch = Callable[[str, Network], Network]
 """Puts something around the network of a name."""
@@ -25,7 +26,7 @@ class OneLook(TwoPassSegmenter):
         vars(self).update(vars(segmenter))
 
     def _without_cement(self, cement: LabelMap, suspects: Mask, region: Region, seen: Field, hu: Field,  # noqa: ARG002 - as inherited
-                        near: Near | None) -> LabelMap:
+                        near: Near | None) -> tuple[LabelMap, PerCent]:
         return first_bones(region, near)
 
 
