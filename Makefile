@@ -14,7 +14,7 @@ WORKERS ?= 1
 # Small products: threads that wait for busy cores take longer over them than one does, and round otherwise than one.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench soak prepare split train export classifier release evaluate evaluate-real results benchmark \
+.PHONY: demo test lint bench soak prepare split train export classifier release evaluate evaluate-real evaluate-plain results benchmark \
         register promote network-speed ablation contact-sheets check-simulation clean help
 .DEFAULT_GOAL := help
 
@@ -66,6 +66,9 @@ evaluate: $(VENV)/.dev  ## measure the released model on the benchmark (WORKERS=
 
 evaluate-real: $(VENV)/.dev  ## measure it on a real CT with labels (CT=ct.nii.gz LABELS=labels.nii.gz)
 	$(BIN)/python -m sacroleak.training.evaluate real --ct $(CT) --labels $(LABELS) $(if $(BUNDLE),--bundle $(BUNDLE))
+
+evaluate-plain: $(VENV)/.dev  ## measure it on scans of another maker, which shares nothing with the simulation (WORKERS=2)
+	$(BIN)/python -m sacroleak.training.evaluate_plain --workers $(WORKERS) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 network-speed: $(VENV)/.dev  ## seconds inside the networks on 512x512x300 voxels, and their share of the machine's peak
 	$(BIN)/python -m sacroleak.training.network_speed $(if $(BUNDLE),--bundle $(BUNDLE))

@@ -183,6 +183,19 @@ IMPLANTED = (
     ("real_ct_dicom_centroid_shift_max_mm", "the same: largest shift of a leak's centroid, mm"),
     ("real_ct_dicom_cement_centroid_shift_max_mm", "the same: largest shift of the centroid of all cement, mm"),
 )
+PLAIN_KINDS = {"rendered": "Rendered plainly", "real_ct": "Cement in one real CT, by that maker"}
+PLAIN = (
+    ("leaks_found", "true leaks of at least 0.05 mL found (n: leaks)"),
+    *((f"leaks_found[site={site}]", f"of them {str(site).replace('_', ' ')} (n: leaks)") for site in Site),
+    ("site_right_of_found", "of the found ones, given the maker's site (n: leaks)"),
+    ("false_leaks_per_scan", "false leaks per scan"),
+    ("leak_sensitivity", "leak, yes or no: sensitivity"), ("leak_specificity", "leak, yes or no: specificity"),
+    ("exact_sites", "exactly the maker's set of sites"), ("cement_dice", "cement, Dice"),
+)
+PLAIN_NOTE = """\
+Balls and rods of one density as cement, in bones of two densities (of patients held out of training) or in the real
+CT; made by code that shares nothing with the simulation that the model learned from but the shapes of bones, see
+[evaluation.md](evaluation.md). What this maker calls a site is by how it was made, and at times arguable."""
 
 
 def write_page(metrics: Path, page: Path) -> None:
@@ -193,13 +206,19 @@ def write_page(metrics: Path, page: Path) -> None:
 
 def _lines(metrics: Path) -> Iterator[str]:
     about = read_metrics(metrics / ABOUT)
-    segmenter, leakage, real, speed, ablation = (read_metrics(metrics / f"{name}.json") for name in (
-        "segmenter", "leakage", "real_ct", "network_speed", "ablation"))
+    segmenter, leakage, real, plain, speed, ablation = (read_metrics(metrics / f"{name}.json") for name in (
+        "segmenter", "leakage", "real_ct", "plain", "network_speed", "ablation"))
     yield HEAD
     if segmenter and leakage:
         yield from _benchmark(segmenter, leakage, about.get("benchmark", {}))
     if real:
         yield from _real(real, about.get("real_ct", {}))
+    if plain:
+        yield from ("## Scans of another maker (synthetic)", "", *_circumstances(about.get("plain", {})))
+        yield from (PLAIN_NOTE, "")
+        for kind, title in PLAIN_KINDS.items():
+            yield from (f"### {title}", "")
+            yield from _table([(f"plain_{kind}_{name}", label) for name, label in PLAIN], plain)
     if speed:
         yield from ("## Time inside the networks", "", *_circumstances(about.get("network_speed", {})), SPEED_NOTE, "")
         yield from _table([(key, key.replace("_", " ")) for key in speed], speed)
