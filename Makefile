@@ -14,8 +14,8 @@ WORKERS ?= 1
 # Small products: threads that wait for busy cores take longer over them than one does, and round otherwise than one.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench soak prepare split train export classifier release evaluate evaluate-real evaluate-plain results benchmark \
-        register promote network-speed ablation contact-sheets check-simulation clean help
+.PHONY: demo test lint bench soak prepare split train export classifier release evaluate evaluate-real evaluate-plain \
+        results benchmark register promote network-speed ablation contact-sheets check-simulation clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets

@@ -130,7 +130,7 @@ def works(config: PlainConfig, bundle: Bundle, places: Places) -> list[Work]:
     with_ct = [path for path in files if Anatomy.load(path).background is not None]
     without = [path for path in files if path not in with_ct]
     if not without:
-        raise InputError(f"{places.anatomies.name}: no bones of a patient held out of training; run the prepare stage first")
+        raise InputError(f"{places.anatomies.name}: no bones of a patient held out of training; run prepare first")
     orders = [(RENDERED, without, config.rendered), (IN_REAL_CT, with_ct, config.in_real_ct if with_ct else 0)]
     return [Work(name=f"{kind}-{n:03d}", kind=kind, bones=paths[n % len(paths)], seed=(config.seed + stream, n),
                  bundle=bundle.folder, kept=places.kept / segmentation_key(bundle), match_share=config.match_share,

@@ -13,7 +13,7 @@ from sacroleak.core.errors import InputError
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.bundle import default_bundle
-from sacroleak.training.evaluate_plain import PlainConfig, PlainResult, Places, main, plain_figures, works
+from sacroleak.training.evaluate_plain import Places, PlainConfig, PlainResult, main, plain_figures, works
 from sacroleak.training.intervals import Bootstrap
 from sacroleak.training.plain_scans import Rod, ball, plain_case
 from sacroleak.training.simulation.anatomy import Anatomy
