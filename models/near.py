@@ -31,6 +31,9 @@ a leak hangs together with the cement it comes from, and is followed to its end.
 FOLLOWED_PROBABILITY = 0.3
 OVERLAP = 16
 """Voxels that neighbouring tiles share, so that each judges its own middle."""
+LARGEST, STEP = 112, 16
+"""A tile may be larger than the patch the network has learned on, in steps of so many voxels, up to this side: one of
+96 costs 0.6 of two of 80."""
 NEAR_SHARE = 0.5
 """Weight of the close look's bones against those of the fine pass; chosen on simulated scans of training anatomies."""
 HIPS = (Structure.HIP_LEFT, Structure.HIP_RIGHT)
@@ -108,38 +111,55 @@ class Near:
         return probabilities, weight
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """How what is seen is followed: `wanted` says, of what was seen so far of one `channel`, what is wanted besides."""
+
+    channel: int
+    wanted: Callable[[Near], Mask]
+
+
 def look_near(hu: Field, wanted: Mask, looker: NearNetwork, channels: slice, *, erased: Mask | None = None,
-              follow: Callable[[Near], Mask] | None = None) -> Near | None:
+              follow: Follow | None = None) -> Near | None:
     """Run the network on tiles that cover `wanted`, with `erased` hidden, all on the working grid, and keep `channels`.
 
-    `follow` says of what was seen so far what is wanted besides; it is asked until all that is seen too. None where
-    nothing is wanted. The grid must be at least as large as a patch.
+    `follow` is asked what is wanted besides until all that is seen too. None where nothing is wanted. The grid must be
+    at least as large as a patch.
     """
     box = box_where(wanted)
     if box is None:
         return None
-    lattice = _Lattice.around(box, looker.patch, hu.shape)
-    seen = _Seen(hu=hu, erased=erased, looker=looker, channels=channels)
+    lattice = _Lattice.cheapest(wanted, box, looker.patch)
+    seen = _Seen(hu=hu, erased=erased, network=looker.network, patch=lattice.patch, channels=channels)
     tiles = lattice.tiles_for(wanted)
     while tiles:
         seen.add(tiles)
-        tiles = [] if follow is None else [t for t in lattice.tiles_for(follow(seen.near())) if t not in seen.tiles]
+        tiles = [] if follow is None else [t for t in lattice.tiles_for(follow.wanted(seen.near(follow.channel)))
+                                           if t not in seen.tiles]
     return seen.near()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lattice:
-    """Where tiles may lie: along each axis their `starts`, each with the span of the grid that is its core. Every voxel
-    of the working grid is in the core of one tile.
+    """Where tiles of the shape `patch` may lie: along each axis where they start, each with the span of the grid that
+    is its core. Every voxel of the working grid is in the core of one tile.
     """
 
+    patch: Start
     axes: tuple[Cores, Cores, Cores]
+
+    @classmethod
+    def cheapest(cls, wanted: Mask, box: Box, patch: Start) -> _Lattice:
+        """The fewest voxels in tiles for what is `wanted` in a box, of this or a larger shape."""
+        sides = [_sides(s.stop - s.start, n, side) for s, n, side in zip(box, patch, wanted.shape, strict=True)]
+        lattices = [cls.around(box, (i, j, k), wanted.shape) for i, j, k in product(*sides)]
+        return min(lattices, key=lambda lattice: len(lattice.tiles_for(wanted)) * int(np.prod(lattice.patch)))
 
     @classmethod
     def around(cls, box: Box, patch: Start, shape: Start) -> _Lattice:
         """The fewest tiles for a box of a grid of `shape`, centred on it, and their likes to all sides."""
         i, j, k = (_cores(s, n, side) for s, n, side in zip(box, patch, shape, strict=True))
-        return cls(axes=(i, j, k))
+        return cls(patch=patch, axes=(i, j, k))
 
     def tiles_for(self, wanted: Mask) -> list[Start]:
         """Corners of the tiles whose core holds anything wanted."""
@@ -147,32 +167,44 @@ class _Lattice:
 
 
 class _Seen:
-    """Sums of the answers to tiles, each weighted by its ramp, on the working grid."""
+    """Sums of the answers to tiles, each weighted by its ramp, on the box of the tiles so far."""
 
-    def __init__(self, *, hu: Field, erased: Mask | None, looker: NearNetwork, channels: slice) -> None:
-        self._hu, self._erased, self._looker, self._channels = hu, erased, looker, channels
-        self._ramp = _ramp(looker.patch)
-        self._total = np.zeros(hu.shape, dtype=np.float32)
-        self._summed = np.zeros((channels.stop - channels.start, *hu.shape), dtype=np.float32)
+    def __init__(self, *, hu: Field, erased: Mask | None, network: Network, patch: Start, channels: slice) -> None:
+        self._hu, self._erased, self._network, self._channels = hu, erased, network, channels
+        self._patch, self._ramp = patch, _ramp(patch)
+        self._start: Start = (0, 0, 0)
+        self._total = np.zeros((0, 0, 0), dtype=np.float32)
+        self._summed = np.zeros((channels.stop - channels.start, 0, 0, 0), dtype=np.float32)
         self.tiles: list[Start] = []
 
     def add(self, tiles: list[Start]) -> None:
         """Look at more tiles."""
-        boxes = [self._box(tile) for tile in tiles]
-        for box, answer in zip(boxes, each(self._looker.network, map(self._shown, boxes)), strict=True):
-            self._summed[(slice(None), *box)] += self._ramp * answer[self._channels]
-            self._total[box] += self._ramp
+        self._make_room(tiles)
+        shown = (self._shown(self._box(tile)) for tile in tiles)
+        for tile, answer in zip(tiles, each(self._network, shown), strict=True):
+            i, j, k = self._box(tile, self._start)
+            self._total[i, j, k] += self._ramp
+            for summed, values in zip(self._summed, answer[self._channels], strict=True):
+                summed[i, j, k] += self._ramp * values
         self.tiles += tiles
 
-    def near(self) -> Near:
-        """The mean answer, on the box of all tiles."""
-        start = np.min(self.tiles, axis=0)
-        i, j, k = (slice(int(a), int(b)) for a, b in zip(start, np.max(self.tiles, axis=0) + self._looker.patch,
-                                                         strict=True))
-        total = self._total[i, j, k]
-        mean = self._summed[:, i, j, k] / np.maximum(total, np.float32(1e-6))
-        return Near(probabilities=np.asarray(mean, dtype=np.float32), weight=np.minimum(total / np.float32(0.5), 1.0),
-                    tiles=len(self.tiles), start=(i.start, j.start, k.start), first=self._channels.start)
+    def near(self, channel: int | None = None) -> Near:
+        """The mean answer; of all channels or of one."""
+        first = self._channels.start if channel is None else channel
+        own = slice(None) if channel is None else slice(first - self._channels.start, first - self._channels.start + 1)
+        mean = np.asarray(self._summed[own] / np.maximum(self._total, np.float32(1e-6)), dtype=np.float32)
+        return Near(probabilities=mean, weight=np.minimum(self._total / np.float32(0.5), 1.0), start=self._start,
+                    tiles=len(self.tiles), first=first)
+
+    def _make_room(self, tiles: list[Start]) -> None:
+        """Enlarge the sums to the box of all tiles, seen or to be seen."""
+        every = np.array(self.tiles + tiles)
+        low, sides = every.min(axis=0), np.ptp(every, axis=0) + self._patch
+        total, summed = np.zeros(sides, np.float32), np.zeros((len(self._summed), *sides), np.float32)
+        i, j, k = (slice(a - o, a - o + n) for a, o, n in zip(self._start, low, self._total.shape, strict=True))
+        if self.tiles:
+            total[i, j, k], summed[:, i, j, k] = self._total, self._summed
+        self._start, self._total, self._summed = (int(low[0]), int(low[1]), int(low[2])), total, summed
 
     def _shown(self, box: Box) -> Field:
         seen = to_channels(self._hu[box])
@@ -180,8 +212,8 @@ class _Seen:
             erase(seen, self._erased[box])
         return seen
 
-    def _box(self, tile: Start) -> Box:
-        i, j, k = (slice(a, a + n) for a, n in zip(tile, self._looker.patch, strict=True))
+    def _box(self, tile: Start, origin: Sequence[int] = (0, 0, 0)) -> Box:
+        i, j, k = (slice(a - o, a - o + n) for a, n, o in zip(tile, self._patch, origin, strict=True))
         return i, j, k
 
 
@@ -201,12 +233,25 @@ def stretched(probability: Field, grid: Geometry, box: Box, working_mm: float) -
     return sample_separable(probability, tuple(np.arange(s.start, s.stop) / factor for s in box))
 
 
+def _sides(length: int, patch: int, side: int) -> list[int]:
+    """Sides of tiles that are worth a try along an axis: for each number of tiles that cover `length` the smallest."""
+    sides: dict[int, int] = {}
+    for tried in (patch, *range(patch + STEP, min(LARGEST, side) + 1, STEP)):
+        sides.setdefault(_count(length, tried), tried)
+    return list(sides.values())
+
+
+def _count(length: int, patch: int) -> int:
+    """The fewest tiles that cover so much with the overlap."""
+    return 1 if length <= patch else -(-(length - OVERLAP) // (patch - OVERLAP))
+
+
 def _cores(span: slice, patch: int, side: int) -> Cores:
     """Of the fewest tiles that cover `span` with the overlap, centred on it, and of those that cover the rest of
     [0, side): where each begins, and its core, half of the overlap within its faces but for the ends of `span`.
     """
     step, half = patch - OVERLAP, OVERLAP // 2
-    count = 1 if span.stop - span.start <= patch else -(-(span.stop - span.start - OVERLAP) // step)
+    count = _count(span.stop - span.start, patch)
     first = (span.start + span.stop - (patch + (count - 1) * step)) // 2
 
     def within(starts: Iterable[int]) -> list[int]:

@@ -28,6 +28,7 @@ from sacroleak.models.near import (
     FOLLOWED_MM,
     FOLLOWED_PROBABILITY,
     SUSPECT_PROBABILITY,
+    Follow,
     Near,
     NearNetwork,
     around,
@@ -142,7 +143,7 @@ class TwoPassSegmenter:
             return bright & around(found, WORKING_MM, FOLLOWED_MM)
 
         wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
-        near = look_near(hu, wanted, self._near, ALL, follow=follow)
+        near = look_near(hu, wanted, self._near, ALL, follow=Follow(channel=CEMENT, wanted=follow))
         return near.only(~metal[near.box]) if near is not None and metal.any() else near
 
     def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,

@@ -10,6 +10,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.models.near import (
     BRIGHT_HU,
     NEAR_SHARE,
+    Follow,
     Near,
     NearNetwork,
     around,
@@ -58,6 +59,24 @@ def test_a_small_region_takes_one_tile() -> None:
     assert calls == near.tiles == 1
 
 
+def test_a_region_a_little_larger_than_a_tile_takes_one_larger_tile() -> None:
+    rng = np.random.default_rng(3)
+    hu = rng.uniform(-250, 650, size=SHAPE).astype(np.float32)
+    wanted = np.zeros(SHAPE, dtype=bool)
+    wanted[30:66, 20:56, 10:40] = True
+    near, calls = looked(hu, wanted)
+    assert calls == 1
+    assert near.weight.shape == (48, 48, 32)
+    assert (near.at((3,), np.argwhere(wanted).astype(float))[1] > 0).all()
+
+
+def test_no_tile_is_larger_than_the_grid_or_the_limit() -> None:
+    wanted = np.ones(SHAPE, dtype=bool)
+    near, calls = looked(np.zeros(SHAPE, dtype=np.float32), wanted)
+    assert near.weight.shape == SHAPE
+    assert calls > 1
+
+
 def test_tiles_with_nothing_to_judge_are_left_out() -> None:
     wanted = np.zeros(SHAPE, dtype=bool)
     wanted[5, 5, 5] = wanted[85, 65, 60] = True
@@ -94,7 +113,8 @@ def test_what_is_seen_at_the_end_of_a_tile_is_followed_to_its_own_end() -> None:
         found[near.box] = near.channel(3) > 0.3
         return (hu > BRIGHT_HU) & around(found, 1.0, 8.0)
 
-    near = look_near(hu, start, NearNetwork(network=network, patch=PATCH), slice(3, 5), follow=follow)
+    near = look_near(hu, start, NearNetwork(network=network, patch=PATCH), slice(3, 5),
+                     follow=Follow(channel=3, wanted=follow))
     assert near is not None
     bar = np.argwhere(hu > BRIGHT_HU).astype(float)
     assert (near.at((3,), bar)[1] > 0).all()
