@@ -15,11 +15,10 @@ from sacroleak.models.distance import Mask, indices_of
 from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.resample import sample_points
 from sacroleak.models.segmentation import PerCent
+from sacroleak.models.under import SUREST
 
 SURE_SHARE = 0.5
 """Above it the networks take a voxel for cement rather than not."""
-SUREST = 0.99
-"""No voxel is taken to be surer than this to lie in bone, or in none: the certainty is told in whole per cent."""
 LOW_SHARE = 10.0
 """Per cent of a part's voxels that lie where bone is less probable than its `low` says."""
 MIRROR_MM = 6.0

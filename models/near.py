@@ -201,8 +201,8 @@ class _Seen:
         every = np.array(self.tiles + tiles)
         low, sides = every.min(axis=0), np.ptp(every, axis=0) + self._patch
         total, summed = np.zeros(sides, np.float32), np.zeros((len(self._summed), *sides), np.float32)
-        i, j, k = (slice(a - o, a - o + n) for a, o, n in zip(self._start, low, self._total.shape, strict=True))
         if self.tiles:
+            i, j, k = (slice(a - o, a - o + n) for a, o, n in zip(self._start, low, self._total.shape, strict=True))
             total[i, j, k], summed[:, i, j, k] = self._total, self._summed
         self._start, self._total, self._summed = (int(low[0]), int(low[1]), int(low[2])), total, summed
 

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,8 @@ from sacroleak.core.errors import InputError, NotAssessableError
 from sacroleak.core.structures import Site
 from sacroleak.models.attribution import attribute
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
-from sacroleak.models.classifier import load_classifier
 from sacroleak.models.label_grids import on_whole
 from sacroleak.models.limits import shipped_limits
-from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.training.circumstances import circumstances
 from sacroleak.training.evaluate import How
@@ -36,7 +33,7 @@ from sacroleak.training.metrics_files import note_about, write_metrics
 from sacroleak.training.plain_scans import plain_case
 from sacroleak.training.processes import as_they_end
 from sacroleak.training.results_page import write_page
-from sacroleak.training.scored_scans import followed
+from sacroleak.training.scored_scans import classifier_of, followed, opened_release
 from sacroleak.training.seen_cases import kept_segmentation, segmentation_key
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case
@@ -144,7 +141,7 @@ def scored(work: Work) -> PlainResult:
     digest = hashlib.sha256(case.ct.hu.tobytes() + case.leaks.labels.tobytes()).hexdigest()
     try:
         # A scan made anew by changed code is another one.
-        seen = kept_segmentation(case.ct, work.kept / f"{work.name}-{digest[:16]}.npz", _segmenter(work.bundle))
+        seen = kept_segmentation(case.ct, work.kept / f"{work.name}-{digest[:16]}.npz", opened_release(work.bundle, 1))
     except NotAssessableError:
         seen = None
     return _compared(work, case, seen, digest)
@@ -156,7 +153,7 @@ def _compared(work: Work, case: Case, seen: Segmentation | None, digest: str) ->
     if seen is None:
         return PlainResult(kind=work.kind, true_sites=true_sites, found_sites=(), false=0, cement_dice=None,
                            leaks=tuple((site, None) for site in counted.values()), digest=digest)
-    found = attribute(seen, shipped_limits(), load_classifier(load_bundle(work.bundle)))
+    found = attribute(seen, shipped_limits(), classifier_of(work.bundle))
     sites = {leak.number: leak.site for leak in found.leaks}
     grid = case.ct.geometry
     matching = match_leaks(on_whole(found.leak_numbers, seen.start, grid), sites, case.leaks.labels,
@@ -192,12 +189,6 @@ def plain_figures(results: Sequence[PlainResult], bootstrap: Bootstrap) -> dict[
             figures[f"plain_{kind}_leaks_found[site={site}]"] = wilson(
                 sum(found_as is not None for found_as in of_site), len(of_site))
     return figures
-
-
-@cache
-def _segmenter(folder: Path) -> TwoPassSegmenter:
-    """One a process."""
-    return load_segmenter(load_bundle(folder), threads=1)
 
 
 def _arguments() -> argparse.Namespace:

@@ -36,6 +36,8 @@ SIZE_MM = (200.0, 150.0, 170.0)
 """Of a rendered scan along L, P, S; of the real CT this much around the sacrum is kept."""
 LOWEST_HU, HIGHEST_HU, METAL_HU = -1024, 3071, 8000.0
 WITH_SCREW = 0.2
+REACH_MM = 60.0
+"""No ala is so deep in any direction."""
 SMALLEST_ML = 0.02
 """A leak that comes out smaller is left out of the scan."""
 
@@ -78,11 +80,16 @@ class Bones:
                      for a, n in enumerate(grid.shape))
         return sample_separable(self.anatomy.fields[name].astype(np.float32), axes) * np.float32(STEP_MM)
 
-    def leaves(self, name: str, start: Points, direction: Points, *, reach_mm: float = 60.0) -> Points | None:
-        """Where a ray from inside a bone first leaves it; None if it does not within `reach_mm`."""
-        ray = start + np.arange(0.0, reach_mm, 0.5)[:, None] * direction
-        outside = np.flatnonzero(self.at(name, ray) > 0)
-        return ray[outside[0]] if len(outside) else None
+    def ala(self, side: int) -> Points:
+        """The deepest bone of the left (1) or the right (-1) ala, LPS mm."""
+        ala: Points = self.anatomy.landmarks["ala_left" if side > 0 else "ala_right"][0]
+        return ala
+
+    def leaves(self, start: Points, direction: Points) -> Points:
+        """Where a ray from inside the sacrum first leaves it, or after REACH_MM."""
+        ray = start + np.arange(0.0, REACH_MM, 0.5)[:, None] * direction
+        outside = np.flatnonzero(self.at("sacrum", ray) > 0)
+        return np.asarray(ray[outside[0] if len(outside) else -1])
 
 
 def plain_case(rng: np.random.Generator, anatomy: Anatomy) -> Case:
@@ -192,7 +199,7 @@ def _rendered(rng: np.random.Generator, bones: Bones, grid: Geometry) -> Field:
     canal = _inside(bones.on("canal", grid), grid)
     hu += canal * (25.0 - hu)
     if rng.random() < 0.3:
-        at = np.asarray(bones.anatomy.landmarks["ala_left" if rng.random() < 0.5 else "ala_right"])[0]
+        at = bones.ala(1 if rng.random() < 0.5 else -1)
         _mix(hu, [ball(at, float(rng.uniform(5, 9)))], float(rng.uniform(500, 900)), grid)
     return hu
 
@@ -227,14 +234,14 @@ def _inside(distance: npt.NDArray[np.floating], grid: Geometry) -> Field:
 
 def _body(rng: np.random.Generator, bones: Bones, side: int) -> list[Rod]:
     """Balls around the middle of an ala; the first is the largest."""
-    ala = np.asarray(bones.anatomy.landmarks["ala_left" if side > 0 else "ala_right"])[0]
+    ala = bones.ala(side)
     around = [ball(ala + rng.normal(0.0, 5.0, 3), float(rng.uniform(2.5, 6.0))) for _ in range(int(rng.integers(3, 9)))]
     return [ball(ala, float(rng.uniform(5.0, 8.0))), *around]
 
 
 def _screw(rng: np.random.Generator, bones: Bones, side: int) -> list[Rod]:
     """From the outside of an ilium into S1."""
-    ala = np.asarray(bones.anatomy.landmarks["ala_left" if side > 0 else "ala_right"])[0]
+    ala = bones.ala(side)
     return [Rod(start=ala + side * np.array([45.0, 0.0, 0.0]), end=ala - side * np.array([15.0, 0.0, 0.0]),
                 radius_mm=float(rng.uniform(2.5, 3.7)))]
 
@@ -259,13 +266,12 @@ def _needle(rng: np.random.Generator, bones: Bones, side: int, ala: Points) -> l
     if rng.random() < 0.35:
         to = np.array([side * 1.0, rng.uniform(0.1, 0.5), rng.uniform(-0.2, 0.2)])
     to = to / np.linalg.norm(to)
-    left = bones.leaves("sacrum", ala, to)
-    out = ala + 15.0 * to if left is None else left
+    out = bones.leaves(ala, to)
     return [Rod(start=ala, end=out + float(rng.uniform(8.0, 28.0)) * to, radius_mm=float(rng.uniform(1.1, 1.6)))]
 
 
 def _epidural(rng: np.random.Generator, bones: Bones, side: int, ala: Points) -> list[Rod]:
-    """Balls along the front half of the canal, one beside the next; and the way to them."""
+    """Balls along the front half of the canal, one beside the next."""
     line = np.asarray(bones.anatomy.landmarks["canal_centreline"], dtype=np.float64)
     near = int(np.argmin(np.abs(line[:, 2] - ala[2] - rng.uniform(-12.0, 6.0))))
     at, radius = line[near], float(rng.uniform(2.0, 3.2))
@@ -281,8 +287,7 @@ def _front(rng: np.random.Generator, bones: Bones, side: int, ala: Points) -> li
     """A heap on the front of the ala, with the way to it."""
     to = np.array([side * rng.uniform(-0.1, 0.3), -1.0, rng.uniform(-0.2, 0.3)])
     to = to / np.linalg.norm(to)
-    left = bones.leaves("sacrum", ala, to)
-    out = ala + 12.0 * to if left is None else left
+    out = bones.leaves(ala, to)
     radius = float(rng.uniform(2.5, 5.0))
     heap = [ball(out + 0.5 * radius * to + np.append(rng.normal(0.0, 2.0, 1), [0.0, rng.normal(0.0, 2.0)]), radius)
             for _ in range(3)]
@@ -293,8 +298,7 @@ def _joint(rng: np.random.Generator, bones: Bones, side: int, ala: Points) -> li
     """A plate between sacrum and ilium; what of it would be bone is cut off where it is put in."""
     to = np.array([side * 1.0, rng.uniform(0.0, 0.4), 0.0])
     to = to / np.linalg.norm(to)
-    left = bones.leaves("sacrum", ala, to)
-    out = ala + 15.0 * to if left is None else left
+    out = bones.leaves(ala, to)
     return [ball(out + 0.7 * to + np.array([0.0, *rng.normal(0.0, 3.0, 2)]), float(rng.uniform(2.5, 4.0)))
             for _ in range(4)]
 

@@ -86,19 +86,19 @@ def followed(items: Iterable[Item], *, total: int, console: Console | None) -> I
 
 
 @cache
-def _opened(bundle: Path, threads: int) -> Segmenter:
+def opened_release(bundle: Path, threads: int) -> Segmenter:
     """The release, opened once in each process."""
     return load_segmenter(load_bundle(bundle), threads=threads)
 
 
 @cache
-def _classifier(bundle: Path) -> LeakClassifier | None:
+def classifier_of(bundle: Path) -> LeakClassifier | None:
     """That of the release, read once in each process."""
     return load_classifier(load_bundle(bundle))
 
 
 def _record(path: Path, *, scoring: Scoring, kept: Path) -> CaseRecord:
-    return kept_or_measured(path, kept, lambda: _opened(scoring.bundle, scoring.threads), scoring)
+    return kept_or_measured(path, kept, lambda: opened_release(scoring.bundle, scoring.threads), scoring)
 
 
 def kept_or_measured(path: Path, kept: Path, opened: Callable[[], Segmenter], scoring: Scoring) -> CaseRecord:
@@ -112,7 +112,7 @@ def kept_or_measured(path: Path, kept: Path, opened: Callable[[], Segmenter], sc
             record = None
         if record is not None and record.case_digest == item.digest:
             return record
-    record = measure(item, opened(), scoring.limits, scoring.measures, classifier=_classifier(scoring.bundle))
+    record = measure(item, opened(), scoring.limits, scoring.measures, classifier=classifier_of(scoring.bundle))
     write_whole(place, record.model_dump_json(indent=1).encode())
     return record
 
