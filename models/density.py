@@ -9,26 +9,23 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from sacroleak.core.geometry import Geometry, Points
-from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.distance import Mask, indices_of
 from sacroleak.models.leaks import Cement, Rows
-from sacroleak.models.resample import sample_points
 from sacroleak.models.segmentation import PerCent
-from sacroleak.models.under import SUREST
 
 SURE_SHARE = 0.5
 """Above it the networks take a voxel for cement rather than not."""
-LOW_SHARE = 10.0
-"""Per cent of a part's voxels that lie where bone is less probable than its `low` says."""
 MIRROR_MM = 6.0
 """A body is symmetric to about this: the midline is known to 2 mm, and paired vessels lie 2 to 4 mm unequal."""
 MIRROR_DENSITY = 0.6
 """A counterpart has at least this share of the part's mean density, and MIRROR_LEAST_HU."""
 MIRROR_LEAST_HU = 250.0
 """Contrast in ureters and calcified vessels lies above; soft tissue, and bowel without contrast, below."""
-TWIN_MM, TWIN_DENSITY = 4.0, 0.8
-"""Bone has its like on the other side, this near to the mirrored place and of at least this share of its density."""
+TWIN_MM, TWIN_DENSITY, SURELY_CEMENT = 4.0, 0.8, 75.0
+"""Bone has its like on the other side, this near to the mirrored place and of at least this share of its density; what
+is taken for cement with more than so many per cent is none."""
 MIDLINE_MM = 4.0
 """What lies nearer to the midline meets its own mirror image, so its counterpart is not looked for there."""
 
@@ -49,14 +46,6 @@ class Certainty:
     mean: float
     highest: float
     sure_share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoneUnder:
-    """Natural logarithm of the odds that bone lies where a part's voxels do: mean, and lowest decile."""
-
-    mean: float
-    low: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,19 +73,6 @@ def certainty_of(rows: Rows, cement: Cement, told: PerCent | None) -> Certainty:
     return Certainty(mean=float(own.mean()), highest=float(own.max()), sure_share=float((own > SURE_SHARE).mean()))
 
 
-def bone_under(points: Points, told: LabelMap | None) -> BoneUnder:
-    """Of voxels at (n, 3) LPS mm. `told`: per cent, how far each voxel of a grid is taken for bone; None if nobody
-    doubts the contour, as with a manual one.
-    """
-    if told is None:
-        share = np.full(len(points), 1.0 - SUREST)
-    else:
-        per_cent = sample_points(told.labels.astype(np.float32), told.geometry.to_index(points))
-        share = np.clip(per_cent.astype(np.float64) / 100.0, 1.0 - SUREST, SUREST)
-    odds = np.log(share / (1.0 - share))
-    return BoneUnder(mean=float(odds.mean()), low=float(np.percentile(odds, LOW_SHARE)))
-
-
 def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:
     """Area of voxel faces between `rows` and cement inside the bone that is no part of `leak`, mm²."""
     inside = (cement.bone_mm <= 0) & ~cement.foreign
@@ -114,11 +90,11 @@ def contact_mm2(rows: Rows, cement: Cement, leak: Rows) -> float:
     return area
 
 
-def counterpart_of(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume) -> Counterpart:
-    """What some rows have across the midline.
+def counterpart_of(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume, told: PerCent | None) -> Counterpart:
+    """What some rows have across the midline. `told`: per cent, how far each voxel of `ct` is taken for cement.
 
     Contrast in ureters, calcified arteries and screw heads come in pairs; leaks hardly ever do. The dense bone of a
-    joint's facet has its like on the other side; cement seldom has.
+    joint's facet has its like on the other side; cement has only where both sides were treated, and that is no bone.
     """
     points = cement.points[rows]
     left_mm = spaces.frame.left_mm(points)
@@ -132,6 +108,8 @@ def counterpart_of(rows: Rows, cement: Cement, spaces: Compartments, ct: Volume)
     across = spaces.frame.left_mm(dense) * np.sign(np.median(left_mm[aside])) < -MIDLINE_MM / 2
     dense, hu = dense[across], hu[across]
     twins = dense[hu >= max(MIRROR_LEAST_HU, TWIN_DENSITY * mean_hu)]
+    if told is not None:
+        twins = twins[told[tuple(np.rint(ct.geometry.to_index(twins)).astype(np.int64).T)] <= SURELY_CEMENT]
     return Counterpart(
         mirrored_share=_count_met(images, dense[_in_soft_tissue(dense, spaces)], MIRROR_MM) / len(rows),
         twin_share=_count_met(images, twins, TWIN_MM) / len(rows),

@@ -83,9 +83,6 @@ _MEASURES: Mapping[str, _Measure] = {
     "certainty_mean": lambda p: p.certainty.mean,
     "certainty_highest": lambda p: p.certainty.highest,
     "certainty_sure_share": lambda p: p.certainty.sure_share,
-    # Bone where it lies, as the networks see it: natural logarithm of odds, the least possible where it is not told.
-    "bone_mean_log_odds": lambda p: p.bone.mean,
-    "bone_low_log_odds": lambda p: p.bone.low,
     # The scan: `log10` of mL, mm, share of the sacrum's length.
     "intraosseous_log10_ml": _log(lambda p: p.scan.intraosseous_ml),
     "voxel_log10_ml": _log(lambda p: p.scan.voxel_ml),

@@ -11,14 +11,12 @@ from scipy.spatial import cKDTree
 from sacroleak.core.assessment import LeakShape
 from sacroleak.core.geometry import Points
 from sacroleak.core.structures import Compartment
-from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.course import Course, direction
 from sacroleak.models.density import (
-    BoneUnder,
     Certainty,
     Density,
-    bone_under,
     certainty_of,
     contact_mm2,
     counterpart_of,
@@ -131,7 +129,6 @@ class PartFeatures(PartCourse):
     place: Place
     density: Density
     certainty: Certainty
-    bone: BoneUnder
     scan: ScanMeasures
 
 
@@ -145,7 +142,7 @@ class MeasuredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScanView:
-    """One scan as its parts are measured in it. `certainty`, `bone_certainty`: as a Segmentation's. `review_reasons`:
+    """One scan as its parts are measured in it. `certainty`: as a Segmentation's. `review_reasons`:
     why a person should look at the scan, beside what is said of its parts. `needles`: what is known of them from
     elsewhere, if anything is.
     """
@@ -154,7 +151,6 @@ class ScanView:
     spaces: Compartments
     ct: Volume
     certainty: PerCent | None
-    bone_certainty: LabelMap | None
     measures: ScanMeasures
     tracks: tuple[Track, ...] = ()
     review_reasons: tuple[str, ...] = ()
@@ -208,7 +204,7 @@ def part_features(part: LeakPart, view: ScanView, context: PartContext, course: 
         apart_mm=_gap_mm(points, cement.points[others]), rim_share=float((cement.excess_mm[rows] < 0).mean()),
         profile=_profile(course, spaces), place=_place(rows, course, view, context),
         density=density_of(rows, cement, view.ct), certainty=certainty_of(rows, cement, view.certainty),
-        bone=bone_under(points, view.bone_certainty), scan=view.measures,
+        scan=view.measures,
     )
 
 
@@ -217,7 +213,7 @@ def _place(rows: Rows, course: Course, view: ScanView, context: PartContext) -> 
     points = cement.points[rows]
     foramen, foramen_mm = marks.nearest_foramen(points)
     track = _best_track(points, view, context.number)
-    counterpart = counterpart_of(rows, cement, view.spaces, view.ct)
+    counterpart = counterpart_of(rows, cement, view.spaces, view.ct, view.certainty)
     return Place(
         canal_mm=least_mm(marks.canal, points), foramen_mm=foramen_mm, foramen="" if foramen is None else foramen.name,
         anterior_mm=least_mm(marks.anterior, points), skin_mm=least_mm(marks.skin, points),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cc3d
 import numpy as np
@@ -36,9 +37,9 @@ from sacroleak.models.near import (
     stretched,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
-from sacroleak.models.rods import rods_in
+from sacroleak.models.rods import rods_in, with_rim
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
-from sacroleak.models.segmentation import PerCent, Segmentation
+from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.under import odds_of_bone
 
 BONES, ALL = slice(int(Structure.SACRUM), CEMENT), slice(int(Structure.SACRUM), METAL + 1)
@@ -49,8 +50,9 @@ FAINT = 0.02
 """A structure less probable than this cannot win against five others and the background."""
 SCREW_PER_CENT = 30.0
 """A voxel of a network's grid is a screw's if so much of it is."""
-GROWN_VOXELS = 1
-"""Cement is hidden with a rim of one working voxel, because blur makes the bone beside it bright."""
+COVERED_PER_CENT, GROWN_VOXELS = 20.0, 1
+"""A working voxel is hidden if so much of it is cement or metal, with a rim of one voxel, because blur makes the bone
+beside it bright."""
 HIDDEN_REACH_MM = 10.0
 """This near to hidden cement the bones are those of the look that did not see it; farther off both looks count."""
 AGAIN_MM = 26.0
@@ -65,6 +67,21 @@ SACRUM_LENGTH_MM = 105.0
 """S1 endplate to the tip of S5 along the curve's chord; adults measure about 95 to 120 mm."""
 SMALLEST_COVERAGE = 0.4
 """Below this share of its length too little of the sacrum is seen to say that cement did not leak."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dense:
+    """What hides bone, bool on the scan's grid `geometry`: cement, all that may be some, and metal."""
+
+    cement: npt.NDArray[np.bool_]
+    suspects: npt.NDArray[np.bool_]
+    metal: npt.NDArray[np.bool_]
+    geometry: Geometry
+
+    @property
+    def hides_bone(self) -> bool:
+        """Whether there is any cement, or metal; suspects alone are bone more often than not."""
+        return bool(self.cement.any() or self.metal.any())
 
 
 class TwoPassSegmenter:
@@ -88,24 +105,24 @@ class TwoPassSegmenter:
         working = working_grid(region.geometry)
         hu = to_aligned_grid(ct, working)
         rods = rods_in(part.hu, part.geometry)
-        screws = LabelMap(labels=screws_in(rods, part, region), geometry=part.geometry)
+        screws = LabelMap(labels=screws_in(with_rim(rods, part.geometry), part, region), geometry=part.geometry)
         region, hidden = self._past_metal(region, seen, screws)
         first = seen_anatomy(region)
         coverage = _require_sacrum(first, ct.geometry)
         near = self._closer(hu, hidden, region)
         bright = bright_in(part, region, near, rods, working)
         cement, metal = delineate(part, first, bright)
-        if cement.any():
-            bones, told = self._without_cement(LabelMap(labels=cement, geometry=part.geometry), bright.suspects(),
-                                               region, seen, hu, near)
+        dense = Dense(cement=cement, suspects=bright.suspects(), metal=metal, geometry=part.geometry)
+        if dense.hides_bone:
+            bones = self._behind(dense, region, seen, hu, near)
             cement, metal = delineate(part, bones, bright)
         else:
-            bones, told = first_bones(region, near)
+            bones = first_bones(region, near)
         return Segmentation(
             anatomy=bones, cement=LabelMap(labels=cement, geometry=part.geometry), ct=part,
             start=(int(start[0]), int(start[1]), int(start[2])),
             metal_ml=float(np.count_nonzero(metal)) * part.geometry.voxel_ml, sacrum_coverage=coverage,
-            certainty=bright.certainty(), bone_certainty=told)
+            certainty=bright.certainty())
 
     def _past_metal(self, region: Region, seen: Field, screws: LabelMap) -> tuple[Region, npt.NDArray[np.bool_]]:
         """The fine pass without the metal that hides cement from it, and where that lies on the working grid; nowhere
@@ -146,25 +163,23 @@ class TwoPassSegmenter:
         near = look_near(hu, wanted, self._near, ALL, follow=Follow(channel=CEMENT, wanted=follow))
         return near.only(~metal[near.box]) if near is not None and metal.any() else near
 
-    def _without_cement(self, cement: LabelMap, suspects: npt.NDArray[np.bool_], region: Region, seen: Field,
-                        hu: Field, near: Near | None) -> tuple[LabelMap, PerCent]:
-        """The bones, on the working grid, seen once more with `cement` and all that may be some, `suspects`, hidden,
-        and how far each voxel is taken for one.
+    def _behind(self, dense: Dense, region: Region, seen: Field, hu: Field, near: Near | None) -> LabelMap:
+        """The bones, on the working grid, seen once more with all that is `dense` hidden.
 
-        `suspects`: on the grid of `cement`; `seen`, `hu`: the scan on the fine network's grid and on the working grid;
-        `near`: what the near network saw with nothing hidden.
+        `seen`, `hu`: the scan on the fine network's grid and on the working grid; `near`: what the near network saw
+        with nothing hidden.
 
-        A network that sees bright cement lie on bone takes it for bone. To the fine network it is once made soft
-        tissue, so that cement in the bone looks like a lytic lesion and a leak like what it lies in; once it is hidden
-        behind a mark, as from the near network, and the contour is drawn through that from what lies around. With the
-        mark too much becomes bone, with soft tissue too little. Bones far from the cement are left to the fine network,
-        and wherever nothing is hidden what the near one saw at first counts too: it sees more than can be guessed.
-        Behind the mark a cortex between two lumps of cement is lost; so the network `under` is shown the cement, and
-        what it takes for bone there changes the odds.
+        A network that sees bright cement lie on bone takes it for bone, and what it sees around a screw for none. To
+        the fine network both are once made soft tissue, so that cement in the bone looks like a lytic lesion and a leak
+        like what it lies in; once they are hidden behind a mark, as from the near network, and the contour is drawn
+        through that from what lies around. With the mark too much becomes bone, with soft tissue too little. Bones far
+        from what is hidden are left to the fine network, and wherever nothing is hidden what the near one saw at first
+        counts too: it sees more than can be guessed. Behind the mark a cortex between two lumps of cement is lost; so
+        the network `under` is shown the cement, and what it takes for bone there changes the odds.
         """
         working = working_grid(region.geometry)
-        doubtful = LabelMap(labels=cement.labels | suspects, geometry=cement.geometry)
-        hidden = grown(_per_cent(doubtful, working) > 20, GROWN_VOXELS)
+        unsure = _covered(dense.cement | dense.suspects, dense.geometry, working)
+        hidden = unsure | _covered(dense.metal, dense.geometry, working) if dense.metal.any() else unsure
         factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
         beside = grown(hidden, factor // 2)[::factor, ::factor, ::factor]
         behind = to_channels(seen)
@@ -176,16 +191,15 @@ class TwoPassSegmenter:
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         looks, odds = [], None
-        asked = hidden & around(_places(cement, working), WORKING_MM, AGAIN_MM)
+        asked = hidden & around(_places(dense.cement, dense.geometry, working), WORKING_MM, AGAIN_MM)
         if self._near is not None:
             behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
             looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
                      *_of_bones(near, mixed_region, ~hidden, silent_on=Structure.SACRAL_CANAL)]
         if self._under is not None:
-            odds = odds_of_bone(look_near(hu, asked, self._under, BONES), hidden)
-        bones, told = working_bones(mixed_region, looks, odds)
-        bones = without_guesses(bones, hidden, hu, voxel_mm=float(cement.geometry.spacing_mm.max()), odds=odds)
-        return bones, told
+            odds = odds_of_bone(look_near(hu, asked & unsure, self._under, BONES), unsure)
+        bones = working_bones(mixed_region, looks, odds)
+        return without_guesses(bones, hidden, hu, voxel_mm=float(dense.geometry.spacing_mm.max()), odds=odds)
 
     def _look(self, ct: Volume, centre: Points) -> tuple[Region, Field]:
         """The fine network's answer around `centre`, and the HU it was given."""
@@ -205,11 +219,17 @@ def _per_cent(mask: LabelMap, grid: Geometry) -> Field:
     return to_aligned_grid(Volume(hu=mask.labels[box].astype(np.int16) * np.int16(100), geometry=part), grid)
 
 
-def _places(mask: LabelMap, grid: Geometry) -> npt.NDArray[np.bool_]:
-    """The voxels of `grid` in which centres of the mask's voxels lie."""
-    index = np.rint(grid.to_index(mask.geometry.to_lps(indices_of(mask.labels > 0)))).astype(np.int64)
-    index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]
-    places = np.zeros(grid.shape, dtype=bool)
+def _covered(mask: npt.NDArray[np.bool_], geometry: Geometry, working: Geometry) -> npt.NDArray[np.bool_]:
+    """The voxels of the working grid in which a mask on another grid lies, and their neighbours."""
+    part = LabelMap(labels=mask, geometry=geometry)
+    return grown(_per_cent(part, working) > COVERED_PER_CENT, GROWN_VOXELS)
+
+
+def _places(mask: npt.NDArray[np.bool_], geometry: Geometry, working: Geometry) -> npt.NDArray[np.bool_]:
+    """The voxels of the working grid in which centres of the mask's voxels lie."""
+    index = np.rint(working.to_index(geometry.to_lps(indices_of(mask)))).astype(np.int64)
+    index = index[((index >= 0) & (index < working.shape)).all(axis=1)]
+    places = np.zeros(working.shape, dtype=bool)
     places[tuple(index.T)] = True
     return places
 
@@ -277,24 +297,21 @@ def seen_anatomy(region: Region) -> LabelMap:
     return LabelMap(labels=labels, geometry=region.geometry)
 
 
-def first_bones(region: Region, near: Near | None) -> tuple[LabelMap, PerCent]:
-    """The bones on the working grid as the networks see them with nothing hidden; as `working_bones`."""
+def first_bones(region: Region, near: Near | None) -> LabelMap:
+    """The bones on the working grid as the networks see them with nothing hidden."""
     return working_bones(region, _of_bones(near, region, silent_on=Structure.SACRAL_CANAL))
 
 
-def working_bones(region: Region, looks: Sequence[Near] = (),
-                  odds: Field | None = None) -> tuple[LabelMap, PerCent]:
+def working_bones(region: Region, looks: Sequence[Near] = (), odds: Field | None = None) -> LabelMap:
     """The region's bones on the 1 mm working grid, with what close looks say of them, stray pieces of each structure
-    dropped; and how far each voxel is taken for any bone, per cent. `odds`: on the working grid, by what those of any
-    bone against none are multiplied.
+    dropped. `odds`: on the working grid, by what those of any bone against none are multiplied.
 
     Probabilities are stretched, not labels, and each only within the box where its structure can win.
     """
     geometry = working_grid(region.geometry)
     factor = float(region.geometry.spacing_mm[0]) / WORKING_MM
     sides = geometry.shape
-    best = np.zeros(sides, dtype=np.float32)
-    total, bone = np.zeros(sides, dtype=np.float32), np.zeros(sides, dtype=np.float32)
+    best, total = np.zeros(sides, dtype=np.float32), np.zeros(sides, dtype=np.float32)
     labels = np.zeros(sides, dtype=np.uint8)
     for structure in list(Structure)[BONES]:
         probability = region.probabilities[structure]
@@ -305,21 +322,13 @@ def working_bones(region: Region, looks: Sequence[Near] = (),
         for near in looks:
             near.mix(structure, fine, box)
         total[box] += fine
-        if structure is not Structure.SACRAL_CANAL:
-            bone[box] += fine
-            fine = fine if odds is None else fine * odds[box]
+        if odds is not None and structure is not Structure.SACRAL_CANAL:
+            fine = fine * odds[box]
         np.copyto(labels[box], np.uint8(structure), where=fine > best[box])
         np.maximum(best[box], fine, out=best[box])
     labels[best <= 1.0 - total] = Structure.BACKGROUND
     _drop_strays(labels)
-    return LabelMap(labels=labels, geometry=geometry), _certainty(bone, odds)
-
-
-def _certainty(bone: Field, odds: Field | None) -> PerCent:
-    """Per cent, of a probability and what its odds are multiplied by."""
-    if odds is not None:
-        bone = np.asarray(bone * odds / (1.0 + bone * (odds - 1.0)), dtype=np.float32)
-    return (np.clip(bone, 0.0, 1.0) * np.float32(100.0) + np.float32(0.5)).astype(np.uint8)
+    return LabelMap(labels=labels, geometry=geometry)
 
 
 def working_grid(region: Geometry) -> Geometry:

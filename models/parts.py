@@ -11,7 +11,6 @@ from scipy.spatial import cKDTree
 from sacroleak.core.geometry import Box, Points, box_where
 from sacroleak.core.needle import NeedleNote
 from sacroleak.core.structures import Compartment, Structure
-from sacroleak.core.volume import LabelMap
 from sacroleak.models.compartments import Codes, compartments
 from sacroleak.models.course import Course, measure_course
 from sacroleak.models.distance import indices_of
@@ -63,10 +62,8 @@ def view_scan(segmentation: Segmentation, limits: RuleLimits) -> ScanView | None
     measures = ScanMeasures(intraosseous_ml=cement.volume_ml((cement.bone_mm <= 0) & ~cement.foreign),
                             voxel_ml=grid.voxel_ml, voxel_mm=float(grid.spacing_mm.max()),
                             coverage=segmentation.sacrum_coverage)
-    told = segmentation.bone_certainty
-    return ScanView(
-        cement=cement, spaces=spaces, ct=segmentation.ct, certainty=segmentation.certainty, measures=measures,
-        bone_certainty=None if told is None else LabelMap(labels=told, geometry=segmentation.anatomy.geometry))
+    return ScanView(cement=cement, spaces=spaces, ct=segmentation.ct, certainty=segmentation.certainty,
+                    measures=measures)
 
 
 def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[MeasuredPart]]:

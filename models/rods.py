@@ -9,7 +9,7 @@ import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects, map_coordinates, maximum_filter
+from scipy.ndimage import find_objects, map_coordinates, maximum_filter, maximum_filter1d
 
 from sacroleak.core.geometry import Geometry, Points
 from sacroleak.models.distance import Distances, Mask, near_mm
@@ -45,7 +45,7 @@ POINTS, PAIRS, TRIED, MOST = 160, 2000, 40, 8
 
 
 def rods_in(hu: Scan, geometry: Geometry) -> Mask:
-    """Where screws, nails, rods and all that is denser than any cement lie, with their bright rim; bool like `hu`."""
+    """Where screws, nails, rods and all that is denser than any cement lie; bool like `hu`."""
     found = hu > METAL_HU
     for cut in (SATURATED_HU, DENSE_HU):
         parts = cc3d.connected_components(hu >= cut, connectivity=26)
@@ -56,7 +56,15 @@ def rods_in(hu: Scan, geometry: Geometry) -> Mask:
                         geometry=geometry.crop([s.start for s in box], [s.stop for s in box]))
             if body.may_hold_a_rod:
                 found[box] |= body.rods()
-    return near_mm(found, geometry, RIM_MM) <= RIM_MM
+    return found
+
+
+def with_rim(rods: Mask, geometry: Geometry) -> Mask:
+    """With all that blur makes bright beside them, and that is the next voxel at least; bool like `rods`."""
+    rim: Mask = near_mm(rods, geometry, RIM_MM) <= RIM_MM
+    for axis in np.flatnonzero(geometry.spacing_mm > RIM_MM):
+        rim = maximum_filter1d(rim, 3, axis=int(axis), mode="nearest")
+    return rim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

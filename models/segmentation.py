@@ -21,8 +21,7 @@ class Segmentation:
     `cement`: bool, every cement voxel near the sacrum, on a crop of the scan's own grid (any orientation).
     `ct`: HU on exactly the grid of `cement`. `start`: index of the crop's first voxel in the whole scan.
     `sacrum_coverage`: share of the sacrum's length that the scan shows, 0 to 1. `certainty`: per cent, how far the
-    networks take each voxel of that grid for cement, and `bone_certainty`, how far each of the working grid for bone;
-    None if the segmenter does not tell.
+    networks take each voxel of that grid for cement; None if the segmenter does not tell.
     """
 
     anatomy: LabelMap
@@ -32,14 +31,10 @@ class Segmentation:
     metal_ml: float
     sacrum_coverage: float
     certainty: PerCent | None = None
-    bone_certainty: PerCent | None = None
 
     def __post_init__(self) -> None:
         self.ct.geometry.require_same_grid(self.cement.geometry, "cement and CT")
         if self.certainty is not None and self.certainty.shape != self.cement.labels.shape:
             raise GeometryError(f"certainty: array is {self.certainty.shape}, cement {self.cement.labels.shape}")
-        if self.bone_certainty is not None and self.bone_certainty.shape != self.anatomy.labels.shape:
-            raise GeometryError(f"certainty of bone: array is {self.bone_certainty.shape}, anatomy "
-                                f"{self.anatomy.labels.shape}")
         if (self.anatomy.geometry.affine[:3, :3] <= -1e-6).any():
             raise GeometryError("anatomy: the working grid must run along +L, +P, +S")

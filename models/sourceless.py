@@ -33,22 +33,23 @@ def without_source(
     lies in the bone beside it, however little, and where a part of the sacrum, and of its cement, may be out of view.
     Beside a sacrum with cement a part goes if it lies apart from that and has a counterpart across the midline, as
     ureters with contrast and calcified arteries have; or if it is small, doubtful and as dense as the same place on the
-    other side, as dense bone is; or if it is far both from the bone and from all other cement: what leaked has a way
-    that begins at the bone. Only along a needle's track that way may not be seen. A scan of which a part goes is for
-    review, unless that part has its like in the bone of the other side.
+    other side, as dense bone is; or, in full view, if it is far both from the bone and from all other cement: what
+    leaked has a way that begins at the bone. Only along a needle's track that way may not be seen. A scan of which a
+    part goes is for review, unless that part has its like in the bone of the other side.
     """
     cement, limits = view.cement, rules.leaks
     source = (cement.bone_mm <= -limits.beneath_mm) & ~cement.foreign
-    if view.measures.coverage < limits.source_coverage:
-        return view, list(measured)
+    whole = view.measures.coverage >= limits.source_coverage
     held = cement.volume_ml(source) >= limits.source_ml
+    if not held and not whole:
+        return view, list(measured)
     beside = cKDTree(cement.points[source]) if source.any() else None
     stay: list[MeasuredPart] = []
     foreign, notes, doubtful = cement.foreign.copy(), [], False
     for one in measured:
         why: str | None
         if held:
-            why = _reason_apart(one.features, rules)
+            why = _reason_apart(one.features, rules, whole=whole)
         else:
             gap = np.inf if beside is None else float(beside.query(cement.points[one.part.rows])[0].min())
             why = None if gap <= limits.source_gap_mm else _NO_SOURCE
@@ -72,8 +73,8 @@ _TWIN = "the same place on the other side is as dense, so it is taken for bone"
 _LONE = "far from the bone and from all other cement it is no leak"
 
 
-def _reason_apart(part: PartFeatures, rules: RuleLimits) -> str | None:
-    """Why a part beside a sacrum with cement cannot have leaked from it; None if it can."""
+def _reason_apart(part: PartFeatures, rules: RuleLimits, *, whole: bool) -> str | None:
+    """Why a part beside a sacrum with cement, seen `whole` or in part, cannot have leaked from it; None if it can."""
     if _paired(part) and part.apart_mm > rules.leaks.source_gap_mm:
         return _PAIR
     if (part.place.twin_share >= PAIRED_SHARE and part.volume_ml <= rules.leaks.twin_ml
@@ -83,7 +84,7 @@ def _reason_apart(part: PartFeatures, rules: RuleLimits) -> str | None:
     # Thick slices lose a track where it crosses the ilium's cortex.
     column = rules.tracks.is_column(straightness=shape.straightness, thickness_mm=shape.thickness_mm,
                                     length_mm=shape.length_mm)
-    if not column and min(part.apart_mm, shape.distance_to_cortex_mm) > rules.leaks.lone_mm:
+    if whole and not column and min(part.apart_mm, shape.distance_to_cortex_mm) > rules.leaks.lone_mm:
         return _LONE
     return None
 

@@ -7,26 +7,24 @@ from copy import copy
 from dataclasses import replace
 
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.cement import Mask, Region
+from sacroleak.models.cement import Region
 from sacroleak.models.effort import BothWays
 from sacroleak.models.near import Near
-from sacroleak.models.networks import TwoPassSegmenter, first_bones
+from sacroleak.models.networks import Dense, TwoPassSegmenter, first_bones
 from sacroleak.models.resample import Field
 from sacroleak.models.runtime import Network
-from sacroleak.models.segmentation import PerCent
 
 Watch = Callable[[str, Network], Network]
 """Puts something around the network of a name."""
 
 
 class OneLook(TwoPassSegmenter):
-    """A release without its second look at the bones, with cement hidden."""
+    """A release without its second look at the bones, with cement and metal hidden."""
 
     def __init__(self, segmenter: TwoPassSegmenter) -> None:
         vars(self).update(vars(segmenter))
 
-    def _without_cement(self, cement: LabelMap, suspects: Mask, region: Region, seen: Field, hu: Field,  # noqa: ARG002 - as inherited
-                        near: Near | None) -> tuple[LabelMap, PerCent]:
+    def _behind(self, dense: Dense, region: Region, seen: Field, hu: Field, near: Near | None) -> LabelMap:  # noqa: ARG002 - as inherited
         return first_bones(region, near)
 
 

@@ -25,9 +25,6 @@ SEGMENTED_BY = ("networks.py", "near.py", "cement.py", "columns.py", "rods.py", 
                 "segmentation.py")
 """Files of the models' room that decide what is seen of a scan."""
 
-TOLD = ("certainty", "bone_certainty")
-"""Fields of a Segmentation that a segmenter may leave out."""
-
 
 def segmentation_key(bundle: Bundle) -> str:
     """16 hex digits over networks and code: what was seen with others is not taken. The classifier does not count."""
@@ -68,10 +65,8 @@ def _save(path: Path, seen: Segmentation | None, reasons: tuple[str, ...]) -> No
         facts = {"start": seen.start, "metal_ml": seen.metal_ml, "sacrum_coverage": seen.sacrum_coverage}
         arrays |= {"facts": np.array(json.dumps(facts)), "anatomy": seen.anatomy.labels.astype(np.uint8),
                    "affine": seen.anatomy.geometry.affine, "cement": seen.cement.labels.astype(np.uint8)}
-        for name in TOLD:
-            told = getattr(seen, name)
-            if told is not None:
-                arrays[name] = told
+        if seen.certainty is not None:
+            arrays["certainty"] = seen.certainty
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -83,10 +78,10 @@ def load_segmentation(path: Path, ct: Volume) -> Segmentation:
             raise NotAssessableError(tuple(json.loads(str(data["reasons"]))))
         facts, affine = json.loads(str(data["facts"])), data["affine"]
         anatomy, cement = data["anatomy"], data["cement"].astype(bool)
-        told = {name: data[name] for name in TOLD if name in data.files}
+        certainty = data["certainty"] if "certainty" in data.files else None
     start = np.array(facts["start"])
     part = ct.crop(start, start + cement.shape)
     return Segmentation(
         anatomy=LabelMap(labels=anatomy, geometry=Geometry(affine=affine, shape=anatomy.shape)),
         cement=LabelMap(labels=cement, geometry=part.geometry), ct=part, start=tuple(facts["start"]),
-        metal_ml=facts["metal_ml"], sacrum_coverage=facts["sacrum_coverage"], **told)
+        metal_ml=facts["metal_ml"], sacrum_coverage=facts["sacrum_coverage"], certainty=certainty)

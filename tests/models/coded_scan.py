@@ -22,7 +22,9 @@ HALF_MM = np.array([40.0, 22.0, 48.0])
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Where the sacrum lies, and the box that is scanned about the origin."""
+    """Where the sacrum lies, and the box that is scanned about the origin. `metal` lies in the right hip, a `screw` in
+    the sacrum; the coded network sees no bone in either.
+    """
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     size_mm: tuple[float, float, float] = (230.0, 140.0, 220.0)
@@ -31,6 +33,7 @@ class Scan:
     signs: tuple[int, int, int] = (1, 1, 1)
     cement_ml: float = 0.0
     metal: bool = False
+    screw: bool = False
 
     def geometry(self) -> Geometry:
         """Array axis a runs along LPS axis order[a], forwards or backwards."""
@@ -57,6 +60,8 @@ class Scan:
             hu[_ellipsoid(points, (18.0, 0.0, 0.0), (radius,) * 3)] = CEMENT
         if self.metal:
             hu[_ellipsoid(points, (-60.0, 0.0, 20.0), (6.0, 6.0, 20.0))] = METAL
+        if self.screw:
+            hu[_ellipsoid(points, (-18.0, 0.0, 5.0), (9.0, 6.0, 20.0))] = METAL
         return Volume(hu=hu.astype(np.int16), geometry=geometry)
 
 

@@ -128,21 +128,6 @@ def test_density_and_certainty_are_those_of_the_part() -> None:
     assert parts_of(scan)[0].certainty.mean == 1.0
 
 
-def test_bone_under_a_part_is_that_of_its_own_voxels() -> None:
-    scan = cement_at(alar_cement(), FRONT)
-    grid = scan.anatomy.geometry
-    told = np.full(grid.shape, 90, dtype=np.uint8)
-    middle = np.array(parts_of(scan)[0].centroid_lps_mm)
-    left = grid.to_lps(np.argwhere(told > 0))[:, 0].reshape(grid.shape) > middle[0]
-    told[left] = 20
-    part = parts_of(replace(scan, bone_certainty=told))[0]
-    assert part.bone.low == pytest.approx(np.log(0.25), abs=0.01)
-    assert part.bone.mean == pytest.approx((np.log(0.25) + np.log(9.0)) / 2, abs=0.3)
-    nowhere = parts_of(replace(scan, bone_certainty=np.zeros_like(told)))[0]
-    assert parts_of(scan)[0].bone == nowhere.bone
-    assert nowhere.bone.low < -4.0
-
-
 def test_neighbours_are_other_parts_within_five_millimetres() -> None:
     near = ball((30.0, front_y(10, 30) - 6.0, 10.0), 4.0)
     far = ball((-20.0, front_y(0, 20) - 6.0, -5.0), 3.0)

@@ -100,6 +100,14 @@ def test_cement_changes_no_bone() -> None:
     assert without.metal_ml == 0
 
 
+@pytest.mark.parametrize("cement_ml", [0.0, 3.0])
+def test_a_screw_takes_no_bone_away(cement_ml: float) -> None:
+    with_screw, without = segment(Scan(cement_ml=cement_ml, screw=True)), segment(Scan(cement_ml=cement_ml))
+    assert with_screw.metal_ml > 1.0
+    sacrum = without.anatomy.labels == Structure.SACRUM
+    assert (with_screw.anatomy.labels == Structure.SACRUM)[sacrum].mean() > 0.995
+
+
 def test_a_close_look_at_the_scan_as_it_is_says_of_bones_where_nothing_is_hidden() -> None:
     scan = Scan(cement_ml=3.0)
     plain, denied = segment(scan, near=CodedNetwork()), segment(scan, near=Denies())

@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sacroleak.core.geometry import Geometry
-from sacroleak.models.rods import METAL_HU, rods_in
+from sacroleak.models.rods import METAL_HU, rods_in, with_rim
 from tests.models.bodies import Inside, ball, cover, nothing, places, rod
 
 Mask = npt.NDArray[np.bool_]
@@ -30,10 +30,15 @@ def scan(geometry: Geometry, *shapes: tuple[Inside, float]) -> npt.NDArray[np.fl
     return hu
 
 
+def rimmed(hu: npt.NDArray[np.float32], geometry: Geometry) -> Mask:
+    """Rods with their rim."""
+    return with_rim(rods_in(hu, geometry), geometry)
+
+
 def found_share(shape: Inside, spacing: tuple[float, float, float], *shapes: tuple[Inside, float]) -> float:
     """How much of `shape`, voxels wholly in it, is called a rod in a scan of `shapes`."""
     geometry = grid(spacing)
-    return float(rods_in(scan(geometry, *shapes), geometry)[cover(geometry, shape) > 0.99].mean())
+    return float(rimmed(scan(geometry, *shapes), geometry)[cover(geometry, shape) > 0.99].mean())
 
 
 ACROSS = rod((-24.0, -14.0, -9.0), (24.0, 14.0, 9.0), 3.5)
@@ -56,7 +61,7 @@ def test_crossing_screws_with_thick_heads_are_metal_though_no_body_is_straight()
 def test_a_screw_in_a_body_of_cement_is_metal_and_the_cement_beyond_its_rim_is_not() -> None:
     body = ball(11.0)
     geometry = grid(FINE)
-    rods = rods_in(scan(geometry, (body, CEMENT_HU), (ACROSS, SCREW_HU)), geometry)
+    rods = rimmed(scan(geometry, (body, CEMENT_HU), (ACROSS, SCREW_HU)), geometry)
     assert rods[cover(geometry, ACROSS) > 0.99].mean() > 0.95
     beyond = body(places(geometry)) & ~rod((-24.0, -14.0, -9.0), (24.0, 14.0, 9.0), 7.5)(places(geometry))
     assert rods[beyond].mean() < 0.1
@@ -75,24 +80,33 @@ def test_saturated_cement_is_no_rod_even_riddled_with_noise() -> None:
     geometry = grid(FINE)
     lump = cover(geometry, lambda p: ball(7.5)(p) | ball(7.5, (0.0, -12.0, 0.0))(p) | ball(5.0, (9.0, 4.0, 6.0))(p))
     hu = (SOFT_HU + lump * np.float32(SCREW_HU - SOFT_HU)).astype(np.float32)
-    assert not rods_in(hu, geometry).any()
+    assert not rimmed(hu, geometry).any()
     grain = np.random.default_rng(0).normal(0, 250, size=hu.shape).astype(np.float32)
-    assert not rods_in(np.minimum(hu + grain, np.float32(SCREW_HU)), geometry).any()
+    assert not rimmed(np.minimum(hu + grain, np.float32(SCREW_HU)), geometry).any()
 
 
 def test_what_is_denser_than_any_cement_is_metal_of_any_shape_with_its_rim() -> None:
     geometry, clip = grid(FINE), ball(2.5, (5.0, 0.0, 0.0))
-    rods = rods_in(scan(geometry, (clip, METAL_HU + 4000)), geometry)
+    rods = rimmed(scan(geometry, (clip, METAL_HU + 4000)), geometry)
     assert rods[ball(3.5, (5.0, 0.0, 0.0))(places(geometry))].all()
     assert not rods[~ball(7.0, (5.0, 0.0, 0.0))(places(geometry))].any()
+
+
+@pytest.mark.parametrize(("spacing", "count"), [((3.0, 3.0, 3.0), 27), ((1.0, 1.0, 5.0), 63), ((2.0, 2.0, 2.0), 7)])
+def test_the_rim_reaches_the_next_voxel_however_thick_it_is(spacing: tuple[float, float, float], count: int) -> None:
+    """2.5 mm: of a voxel 1 mm wide 21 in its slice are as near, and as many in each slice beside it."""
+    rods = np.zeros((11, 11, 11), dtype=bool)
+    rods[5, 5, 5] = True
+    geometry = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=spacing, shape=rods.shape)
+    assert with_rim(rods, geometry).sum() == count
 
 
 def test_a_patient_seen_in_a_mirror_has_the_same_rods() -> None:
     geometry = grid(FINE)
     hu = scan(geometry, (ball(8.0, (-9.0, 10.0, 3.0)), CEMENT_HU), (ACROSS, SCREW_HU))
-    plain, mirrored = rods_in(hu, geometry), rods_in(hu[::-1].copy(), geometry)[::-1]
+    plain, mirrored = rimmed(hu, geometry), rimmed(hu[::-1].copy(), geometry)[::-1]
     assert (plain & mirrored).sum() / (plain | mirrored).sum() > 0.9
-    assert not rods_in(scan(geometry, (nothing, 0.0)), geometry).any()
+    assert not rimmed(scan(geometry, (nothing, 0.0)), geometry).any()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -102,6 +116,6 @@ def test_no_shape_is_too_odd_to_be_judged(seed: int) -> None:
     hu = gaussian_filter(rng.normal(size=(40, 40, 24)), 1.0 + seed % 3).astype(np.float32)
     hu *= np.float32(rng.uniform(1500, 9000) / hu.max())
     geometry = Geometry.axis_aligned(origin_lps_mm=(0, 0, 0), spacing_mm=(1.0, 1.0, 1.0 + seed), shape=(40, 40, 24))
-    rods = rods_in(hu, geometry)
+    rods = rimmed(hu, geometry)
     assert rods.shape == hu.shape
     assert rods[hu > METAL_HU].all()

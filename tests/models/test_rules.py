@@ -13,7 +13,7 @@ from sacroleak.core.assessment import LeakShape
 from sacroleak.core.errors import ConfigError
 from sacroleak.core.structures import Compartment, Site
 from sacroleak.models import rules
-from sacroleak.models.density import BoneUnder, Certainty, Density
+from sacroleak.models.density import Certainty, Density
 from sacroleak.models.features import PartFeatures, Place, Profile, ScanMeasures
 from sacroleak.models.limits import limits_from_yaml, shipped_limits
 
@@ -26,7 +26,7 @@ PLACE = Place(canal_mm=20.0, foramen_mm=9.0, foramen="first left foramen", anter
 BLOB = PartFeatures(volume_ml=0.5, centroid_lps_mm=(0.0, 0.0, 0.0), left_mm=20.0, shape=SHAPE, outward=0.5, aim_mm=2.0,
                     flatness=1.2, excess_mm=6.0, apart_mm=0.8, compartments={Compartment.PRESACRAL: 1.0}, rim_share=0.1,
                     profile=PROFILE, place=PLACE, density=Density(mean_hu=1800.0, highest_hu=2400.0, relative=0.9),
-                    certainty=Certainty(mean=0.9, highest=1.0, sure_share=0.95), bone=BoneUnder(mean=-2.0, low=-3.0),
+                    certainty=Certainty(mean=0.9, highest=1.0, sure_share=0.95),
                     scan=ScanMeasures(intraosseous_ml=3.0, voxel_ml=0.0007, voxel_mm=1.0, coverage=1.0))
 
 

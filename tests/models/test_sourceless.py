@@ -60,6 +60,23 @@ def test_doubtful_and_as_dense_as_the_other_side_is_bone(certainty: int, hu: int
         assert found.review_reasons == (), "dense facets are common"
 
 
+def test_where_the_sacrum_is_cut_off_pairs_are_no_leak_either() -> None:
+    found = attribute(cement_at(*SPOTS, alar_cement(), coverage=0.9), LIMITS)
+    assert found.leaks == ()
+    assert sum("apart from the cement and paired" in note for note in found.notes) == 2
+
+
+def test_cement_of_the_other_side_makes_no_bone_of_a_leak() -> None:
+    """As dense as the leak and at its mirrored place; only how sure the networks are of it differs."""
+    own = ball((20.0, front_y(20, 20) - 2.0, 20.0), 3.4)
+    scan = cement_at(alar_cement(), own, ball((-20.0, front_y(20, 20) + 3.0, 20.0), 4.5), margin_mm=75.0)
+    shape = scan.cement.labels.shape
+    left_mm = scan.cement.geometry.to_lps(np.argwhere(np.ones(shape)))[:, 0].reshape(shape)
+    told = [np.where(left_mm < 0, np.uint8(other), np.uint8(60)) for other in (60, 90)]
+    leaks = [attribute(replace(scan, certainty=certainty), LIMITS).leak_present for certainty in told]
+    assert leaks == [False, True]
+
+
 def test_one_of_them_alone_is_a_leak() -> None:
     found = attribute(cement_at(SPOTS[1], alar_cement()), LIMITS)
     assert len(found.leaks) == 1

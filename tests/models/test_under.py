@@ -67,12 +67,8 @@ def test_the_odds_move_bone_against_none_and_leave_the_canal_its_share() -> None
     grid = working_grid(region)
     inner = {}
     for factor in (0.5, 1.0, 2.0):
-        bones, certainty = working_bones(seen, (), np.full(grid.shape, factor, dtype=np.float32))
-        labels = bones.labels
+        labels = working_bones(seen, (), np.full(grid.shape, factor, dtype=np.float32)).labels
         inner[factor] = (int(labels[3, 7, 7]), int(labels[11, 7, 7]))
-        # Of odds of one, times the factor, and the canal's share is no bone's.
-        assert certainty[3, 7, 7] == certainty[11, 7, 7] == pytest.approx(100 * factor / (1 + factor), abs=1)
-        assert certainty.shape == grid.shape
     assert inner[1.0] == (Structure.SACRUM, Structure.SACRUM)
     assert inner[0.5] == (Structure.BACKGROUND, Structure.SACRAL_CANAL)
     assert inner[2.0] == inner[1.0]
