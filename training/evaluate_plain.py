@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from sacroleak.training.manifests import splits_of
 from sacroleak.training.measures import dice, match_leaks
 from sacroleak.training.metrics_files import note_about, write_metrics
 from sacroleak.training.plain_scans import plain_case
+from sacroleak.training.plain_troubles import TROUBLES
 from sacroleak.training.processes import as_they_end
 from sacroleak.training.results_page import write_page
 from sacroleak.training.scored_scans import classifier_of, followed, opened_release
@@ -38,18 +40,23 @@ from sacroleak.training.seen_cases import kept_segmentation, segmentation_key
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case
 
-RENDERED, IN_REAL_CT = "rendered", "real_ct"
+RENDERED, IN_REAL_CT, IN_TROUBLE = "rendered", "real_ct", "in_trouble"
+STREAMS = {RENDERED: 0, IN_REAL_CT: 1, IN_TROUBLE: 2}
+"""Joined to the seed, so that no kind's scans are another's."""
+BY_TROUBLE = ("leaks_found", "false_leaks_per_scan", "leak_specificity", "exact_sites", "cement_dice")
 
 
 class PlainConfig(BaseModel):
-    """`configs/plain.yaml`. `match_share`: of a leak's voxels that must be covered for it to be found. `least_ml`:
-    leaks below it count neither as found nor as missed.
+    """`configs/plain.yaml`. `in_trouble`: scans with each of TROUBLES, rendered and in a real CT in turn.
+    `match_share`: of a leak's voxels that must be covered for it to be found. `least_ml`: leaks below it count neither
+    as found nor as missed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seed: int
     rendered: int = Field(ge=1)
     in_real_ct: int = Field(ge=0)
+    in_trouble: int = Field(ge=0)
     match_share: float = Field(gt=0, le=1)
     least_ml: float = Field(ge=0)
     resamples: int = Field(ge=10)
@@ -63,6 +70,7 @@ class Work:
     kind: str
     bones: Path
     seed: tuple[int, int]
+    trouble: str | None
     bundle: Path
     kept: Path
     match_share: float
@@ -76,6 +84,7 @@ class PlainResult:
     """
 
     kind: str
+    trouble: str | None
     true_sites: tuple[Site, ...]
     found_sites: tuple[Site, ...]
     leaks: tuple[tuple[Site, Site | None], ...]
@@ -128,16 +137,26 @@ def works(config: PlainConfig, bundle: Bundle, places: Places) -> list[Work]:
     without = [path for path in files if path not in with_ct]
     if not without:
         raise InputError(f"{places.anatomies.name}: no bones of a patient held out of training; run prepare first")
-    orders = [(RENDERED, without, config.rendered), (IN_REAL_CT, with_ct, config.in_real_ct if with_ct else 0)]
-    return [Work(name=f"{kind}-{n:03d}", kind=kind, bones=paths[n % len(paths)], seed=(config.seed + stream, n),
-                 bundle=bundle.folder, kept=places.kept / segmentation_key(bundle), match_share=config.match_share,
-                 least_ml=config.least_ml)
-            for stream, (kind, paths, count) in enumerate(orders) for n in range(count)]
+    plain: list[tuple[str, Sequence[Path], str | None]] = [(RENDERED, without, None)] * config.rendered
+    plain += [(IN_REAL_CT, with_ct, None)] * (config.in_real_ct if with_ct else 0)
+    hard = [(IN_TROUBLE, with_ct if with_ct and n % 2 else without, trouble)
+            for n in range(config.in_trouble) for trouble in TROUBLES]
+    counts: Counter[str] = Counter()
+    found = []
+    for kind, paths, trouble in plain + hard:
+        n = counts[kind]
+        counts[kind] += 1
+        found.append(Work(
+            name=f"{kind}-{n:03d}", kind=kind, bones=paths[n % len(paths)], trouble=trouble,
+            seed=(config.seed + STREAMS[kind], n), bundle=bundle.folder, kept=places.kept / segmentation_key(bundle),
+            match_share=config.match_share, least_ml=config.least_ml))
+    return found
 
 
 def scored(work: Work) -> PlainResult:
     """Make one scan, judge it and compare with its truth; one that cannot be judged has no leak found."""
-    case = plain_case(np.random.default_rng(work.seed), Anatomy.load(work.bones))
+    trouble = None if work.trouble is None else TROUBLES[work.trouble]
+    case = plain_case(np.random.default_rng(work.seed), Anatomy.load(work.bones), trouble)
     digest = hashlib.sha256(case.ct.hu.tobytes() + case.leaks.labels.tobytes()).hexdigest()
     try:
         # A scan made anew by changed code is another one.
@@ -151,8 +170,8 @@ def _compared(work: Work, case: Case, seen: Segmentation | None, digest: str) ->
     counted = {truth.number: truth.site for truth in case.truth if truth.volume_ml >= work.least_ml}
     true_sites = tuple(sorted({truth.site for truth in case.truth}))
     if seen is None:
-        return PlainResult(kind=work.kind, true_sites=true_sites, found_sites=(), false=0, cement_dice=None,
-                           leaks=tuple((site, None) for site in counted.values()), digest=digest)
+        return PlainResult(kind=work.kind, trouble=work.trouble, true_sites=true_sites, found_sites=(), false=0,
+                           cement_dice=None, leaks=tuple((site, None) for site in counted.values()), digest=digest)
     found = attribute(seen, shipped_limits(), classifier_of(work.bundle))
     sites = {leak.number: leak.site for leak in found.leaks}
     grid = case.ct.geometry
@@ -160,34 +179,44 @@ def _compared(work: Work, case: Case, seen: Segmentation | None, digest: str) ->
                            share=work.match_share)
     found_as = {match.number: match.site for match in matching.matches}
     return PlainResult(
-        kind=work.kind, true_sites=true_sites, found_sites=tuple(sorted(set(sites.values()))),
+        kind=work.kind, trouble=work.trouble, true_sites=true_sites, found_sites=tuple(sorted(set(sites.values()))),
         leaks=tuple((site, found_as.get(number)) for number, site in counted.items()),
         false=len(matching.false_sites), digest=digest,
         cement_dice=dice(on_whole(seen.cement, seen.start, grid) > 0, case.cement.labels > 0))
 
 
 def plain_figures(results: Sequence[PlainResult], bootstrap: Bootstrap) -> dict[str, Figure]:
-    """`plain_<kind>_<measure>` of rendered scans and of cement in a real CT; a kind without scans has none."""
+    """`plain_<kind>_<measure>` of each kind of scans, of those in trouble also `[trouble=<name>]`; a kind without scans
+    has none.
+    """
     figures: dict[str, Figure] = {}
-    for kind in (RENDERED, IN_REAL_CT):
+    for kind in STREAMS:
         own = [result for result in results if result.kind == kind]
-        leaks = [leak for result in own for leak in result.leaks]
-        found = [(site, found_as) for site, found_as in leaks if found_as is not None]
-        leaked, tight = [r for r in own if r.true_sites], [r for r in own if not r.true_sites]
-        if not own:
-            continue
-        figures |= {f"plain_{kind}_{name}": figure for name, figure in {
-            "leaks_found": wilson(len(found), len(leaks)),
-            "site_right_of_found": wilson(sum(site is found_as for site, found_as in found), len(found)),
-            "false_leaks_per_scan": mean_of([float(r.false) for r in own], bootstrap),
-            "leak_sensitivity": wilson(sum(bool(r.found_sites) for r in leaked), len(leaked)),
-            "leak_specificity": wilson(sum(r.silent for r in tight), len(tight)),
-            "exact_sites": wilson(sum(r.exact for r in own), len(own)),
-            "cement_dice": mean_of([r.cement_dice for r in own], bootstrap)}.items()}
-        for site in Site:
-            of_site = [found_as for true, found_as in leaks if true is site]
-            figures[f"plain_{kind}_leaks_found[site={site}]"] = wilson(
-                sum(found_as is not None for found_as in of_site), len(of_site))
+        figures |= {f"plain_{kind}_{name}": figure for name, figure in _measures(own, bootstrap).items()}
+        for trouble in TROUBLES:
+            troubled = _measures([result for result in own if result.trouble == trouble], bootstrap)
+            figures |= {f"plain_{kind}_{name}[trouble={trouble}]": troubled[name] for name in BY_TROUBLE if troubled}
+    return figures
+
+
+def _measures(results: Sequence[PlainResult], bootstrap: Bootstrap) -> dict[str, Figure]:
+    """Of some scans; none without any."""
+    if not results:
+        return {}
+    leaks = [leak for result in results for leak in result.leaks]
+    found = [(site, found_as) for site, found_as in leaks if found_as is not None]
+    leaked, tight = [r for r in results if r.true_sites], [r for r in results if not r.true_sites]
+    figures = {
+        "leaks_found": wilson(len(found), len(leaks)),
+        "site_right_of_found": wilson(sum(site is found_as for site, found_as in found), len(found)),
+        "false_leaks_per_scan": mean_of([float(r.false) for r in results], bootstrap),
+        "leak_sensitivity": wilson(sum(bool(r.found_sites) for r in leaked), len(leaked)),
+        "leak_specificity": wilson(sum(r.silent for r in tight), len(tight)),
+        "exact_sites": wilson(sum(r.exact for r in results), len(results)),
+        "cement_dice": mean_of([r.cement_dice for r in results], bootstrap)}
+    for site in Site:
+        of_site = [found_as for true, found_as in leaks if true is site]
+        figures[f"leaks_found[site={site}]"] = wilson(sum(found_as is not None for found_as in of_site), len(of_site))
     return figures
 
 

@@ -183,7 +183,11 @@ IMPLANTED = (
     ("real_ct_dicom_centroid_shift_max_mm", "the same: largest shift of a leak's centroid, mm"),
     ("real_ct_dicom_cement_centroid_shift_max_mm", "the same: largest shift of the centroid of all cement, mm"),
 )
-PLAIN_KINDS = {"rendered": "Rendered plainly", "real_ct": "Cement in one real CT, by that maker"}
+PLAIN_KINDS = {"rendered": "Rendered plainly", "real_ct": "Cement in one real CT, by that maker",
+               "in_trouble": "Both, in trouble: metal, dense things, odd cement, how it was scanned"}
+BY_TROUBLE = {"leaks_found": "leaks found (n: leaks)", "false_leaks_per_scan": "false leaks per scan",
+              "leak_specificity": "specificity", "exact_sites": "exact sites", "cement_dice": "cement, Dice"}
+TROUBLE_NOTE = "Half of the scans of each are rendered, half lie in the real CT. So few show a failure, no difference."
 PLAIN = (
     ("leaks_found", "true leaks of at least 0.05 mL found (n: leaks)"),
     *((f"leaks_found[site={site}]", f"of them {str(site).replace('_', ' ')} (n: leaks)") for site in Site),
@@ -217,8 +221,10 @@ def _lines(metrics: Path) -> Iterator[str]:
         yield from ("## Scans of another maker (synthetic)", "", *_circumstances(about.get("plain", {})))
         yield from (PLAIN_NOTE, "")
         for kind, title in PLAIN_KINDS.items():
-            yield from (f"### {title}", "")
-            yield from _table([(f"plain_{kind}_{name}", label) for name, label in PLAIN], plain)
+            rows = [(f"plain_{kind}_{name}", label) for name, label in PLAIN if f"plain_{kind}_{name}" in plain]
+            if rows:
+                yield from (f"### {title}", "", *_table(rows, plain))
+        yield from _troubles(plain)
     if speed:
         yield from ("## Time inside the networks", "", *_circumstances(about.get("network_speed", {})), SPEED_NOTE, "")
         yield from _table([(key, key.replace("_", " ")) for key in speed], speed)
@@ -283,6 +289,22 @@ def _table(rows: Sequence[tuple[str, str]], figures: Figures) -> Iterator[str]:
                 other = figures.get(f"baseline_{name}")
                 line += f" {_with_interval(other)} |" if other else " |"
             yield line
+    yield ""
+
+
+def _troubles(figures: Figures) -> Iterator[str]:
+    """A row for each trouble that was measured, a column for each measure."""
+    first = f"plain_in_trouble_{next(iter(BY_TROUBLE))}[trouble="
+    names = [key.removeprefix(first).removesuffix("]") for key in figures if key.startswith(first)]
+    if not names:
+        return
+    yield from ("### Each trouble by itself", "", TROUBLE_NOTE, "")
+    yield "| trouble | " + " | ".join(BY_TROUBLE.values()) + " |"
+    yield "|---|" + "---|" * len(BY_TROUBLE)
+    for name in names:
+        row = [figures[f"plain_in_trouble_{measure}[trouble={name}]"] for measure in BY_TROUBLE]
+        cells = (f"{_with_interval(f)}, n {f['n']}" if f["n"] else "–" for f in row)
+        yield f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |"
     yield ""
 
 
