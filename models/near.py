@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
+import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ BRIGHT_HU = 300.0
 DENSE_HU = 1600.0
 """What is brighter may be cement even where the fine network thought of none; facets of S1 reach 1,500 HU."""
 SUSPECT_PROBABILITY = 0.2
+SPECK = 10
+"""Voxels of 1 mm; fewer are cortex as often as not, and what lies beside larger suspects is looked at all the same."""
 AROUND_MM, FOLLOWED_MM = 26.0, 8.0
 """How far from anything suspect the closer look goes, and how far beyond its tiles where it sees cement at their faces:
 a leak hangs together with the cement it comes from, and is followed to its end."""
@@ -225,6 +228,24 @@ def around(mask: Mask, spacing_mm: float, within_mm: float) -> Mask:
     away = edt.edt(~cells, anisotropy=(COARSE * spacing_mm,) * 3, parallel=1)
     grown: Mask = (away <= within_mm).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
     return grown[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
+
+
+def without_specks(suspect: Mask) -> Mask:
+    """Without pieces of fewer than SPECK voxels, unless there are no others."""
+    pieces = cc3d.connected_components(suspect, connectivity=26)
+    large = np.bincount(pieces.ravel()) >= SPECK
+    large[0] = False
+    return np.asarray(large[pieces]) if large.any() else suspect
+
+
+def holding(found: Mask, suspect: Mask) -> Mask:
+    """The pieces of what was found (26 neighbours) that hold anything suspect: the network takes dense bone for cement
+    here and there, and what is seen of it would be followed through the pelvis.
+    """
+    pieces = cc3d.connected_components(found, connectivity=26)
+    held = np.bincount(pieces[suspect & found], minlength=int(pieces.max()) + 1) > 0
+    held[0] = False
+    return np.asarray(held[pieces])
 
 
 def stretched(probability: Field, grid: Geometry, box: Box, working_mm: float) -> Field:

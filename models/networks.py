@@ -14,7 +14,7 @@ from sacroleak.core.geometry import Box, Geometry, Points, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
-from sacroleak.models.cement import CEMENT, METAL, SOFT_HU, Region, bright_in, delineate
+from sacroleak.models.cement import CEMENT, FARTHEST_MM, METAL, SOFT_HU, Region, bright_in, delineate
 from sacroleak.models.distance import grown, indices_of, near_mm
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
 from sacroleak.models.graphics import Pooled, TorchNetwork
@@ -33,8 +33,10 @@ from sacroleak.models.near import (
     Near,
     NearNetwork,
     around,
+    holding,
     look_near,
     stretched,
+    without_specks,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
 from sacroleak.models.rods import rods_in, with_rim
@@ -151,17 +153,26 @@ class TwoPassSegmenter:
         hu = without_metal(hu, metal) if metal.any() else hu
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
-        bright = hu > BRIGHT_HU
-        suspect = (hu > DENSE_HU) | ((cement > SUSPECT_PROBABILITY) & bright)
+        within = around(self._sacrum(region, hu.shape), WORKING_MM, FARTHEST_MM)
+        bright = (hu > BRIGHT_HU) & within
+        suspect = without_specks(((hu > DENSE_HU) & within) | ((cement > SUSPECT_PROBABILITY) & bright))
 
         def follow(near: Near) -> npt.NDArray[np.bool_]:
             found = np.zeros(hu.shape, dtype=bool)
             found[near.box] = (near.channel(CEMENT) > FOLLOWED_PROBABILITY) & bright[near.box]
-            return bright & around(found, WORKING_MM, FOLLOWED_MM)
+            return bright & around(holding(found, suspect), WORKING_MM, FOLLOWED_MM)
 
         wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
         near = look_near(hu, wanted, self._near, ALL, follow=Follow(channel=CEMENT, wanted=follow))
         return near.only(~metal[near.box]) if near is not None and metal.any() else near
+
+    @staticmethod
+    def _sacrum(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Where the fine pass sees the sacrum, on the working grid."""
+        factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
+        seen = region.probabilities[:CEMENT].argmax(axis=0) == Structure.SACRUM
+        i, j, k = shape
+        return np.asarray(seen.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k])
 
     def _behind(self, dense: Dense, region: Region, seen: Field, hu: Field, near: Near | None) -> LabelMap:
         """The bones, on the working grid, seen once more with all that is `dense` hidden.

@@ -14,8 +14,10 @@ from sacroleak.models.near import (
     Near,
     NearNetwork,
     around,
+    holding,
     look_near,
     stretched,
+    without_specks,
 )
 from sacroleak.models.resample import Field
 
@@ -162,3 +164,24 @@ def test_the_fine_pass_is_stretched_to_the_working_grid() -> None:
     along = np.broadcast_to(np.arange(10, dtype=np.float32)[:, None, None], (10, 10, 10)).copy()
     box = stretched(along, grid, (slice(4, 9), slice(0, 2), slice(0, 2)), 1.0)
     assert box[:, 0, 0] == pytest.approx([2.0, 2.5, 3.0, 3.5, 4.0])
+
+
+def test_specks_are_left_out_unless_there_is_nothing_else() -> None:
+    suspect = np.zeros((20, 20, 20), dtype=bool)
+    suspect[2, 2, 2:5] = True
+    assert np.array_equal(without_specks(suspect), suspect)
+    body = np.zeros_like(suspect)
+    body[10:13, 10:13, 10:13] = True
+    assert np.array_equal(without_specks(suspect | body), body)
+    assert not without_specks(np.zeros_like(suspect)).any()
+
+
+def test_what_is_found_is_followed_only_from_something_suspect_on() -> None:
+    found = np.zeros((20, 20, 20), dtype=bool)
+    found[3, 3, 2:12], found[15, 15, 2:12] = True, True
+    suspect = np.zeros_like(found)
+    suspect[3, 3, 0:4], suspect[8, 8, 8] = True, True
+    followed = holding(found, suspect)
+    assert followed[3, 3, 2:12].all()
+    assert followed.sum() == 10
+    assert not holding(found, np.zeros_like(found)).any()

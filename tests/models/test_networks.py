@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from sacroleak.core.errors import NotAssessableError
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
+from sacroleak.models import networks
 from sacroleak.models.near import NearNetwork
 from sacroleak.models.networks import SACRUM_LENGTH_MM, TwoPassSegmenter, sacrum_coverage
 from sacroleak.models.segmentation import Segmentation
@@ -207,3 +208,22 @@ def test_a_sacrum_within_the_scan_is_covered_wholly() -> None:
     assert sacrum_coverage(found.anatomy, Scan().geometry()) == 1.0
     short = replace(Scan(), size_mm=(230.0, 140.0, 60.0)).geometry()
     assert sacrum_coverage(found.anatomy, short) < 0.95
+
+
+class Suspicious(CodedNetwork):
+    """Takes the hips for cement too, so far as they are bright."""
+
+    def __call__(self, channels: np.ndarray) -> np.ndarray:
+        out = super().__call__(channels)
+        out[6][(out[Structure.HIP_LEFT] > 0.5) | (out[Structure.HIP_RIGHT] > 0.5)] = 0.5
+        return out
+
+
+def test_what_is_suspect_far_from_the_sacrum_takes_no_closer_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for reach_mm in (42.0, 4.0):
+        monkeypatch.setattr(networks, "FARTHEST_MM", reach_mm)
+        near = CodedNetwork()
+        segment(Scan(cement_ml=3.0), fine=Suspicious(), near=near)
+        asked.append(near.asked)
+    assert 0 < asked[1] < asked[0]
