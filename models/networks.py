@@ -80,11 +80,6 @@ class Dense:
     metal: npt.NDArray[np.bool_]
     geometry: Geometry
 
-    @property
-    def hides_bone(self) -> bool:
-        """Whether there is any cement, or metal; suspects alone are bone more often than not."""
-        return bool(self.cement.any() or self.metal.any())
-
 
 class TwoPassSegmenter:
     """A coarse network finds the sacrum anywhere; a fine one sees only the region around it."""
@@ -114,8 +109,8 @@ class TwoPassSegmenter:
         near = self._closer(hu, hidden, region)
         bright = bright_in(part, region, near, rods, working)
         cement, metal = delineate(part, first, bright)
-        dense = Dense(cement=cement, suspects=bright.suspects(), metal=metal, geometry=part.geometry)
-        if dense.hides_bone:
+        if cement.any():
+            dense = Dense(cement=cement, suspects=bright.suspects(), metal=metal, geometry=part.geometry)
             bones = self._behind(dense, region, seen, hu, near)
             cement, metal = delineate(part, bones, bright)
         else:

@@ -101,9 +101,8 @@ def test_cement_changes_no_bone() -> None:
     assert without.metal_ml == 0
 
 
-@pytest.mark.parametrize("cement_ml", [0.0, 3.0])
-def test_a_screw_takes_no_bone_away(cement_ml: float) -> None:
-    with_screw, without = segment(Scan(cement_ml=cement_ml, screw=True)), segment(Scan(cement_ml=cement_ml))
+def test_a_screw_takes_no_bone_away() -> None:
+    with_screw, without = segment(Scan(cement_ml=3.0, screw=True)), segment(Scan(cement_ml=3.0))
     assert with_screw.metal_ml > 1.0
     sacrum = without.anatomy.labels == Structure.SACRUM
     assert (with_screw.anatomy.labels == Structure.SACRUM)[sacrum].mean() > 0.995
