@@ -142,9 +142,8 @@ class MeasuredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScanView:
-    """One scan as its parts are measured in it. `certainty`: as a Segmentation's. `review_reasons`:
-    why a person should look at the scan, beside what is said of its parts. `needles`: what is known of them from
-    elsewhere, if anything is.
+    """One scan as its parts are measured in it. `certainty`: as a Segmentation's. `review_reasons`: why a person should
+    look at the scan, beside what is said of its parts. `needles`: what is known of them from elsewhere, if anything is.
     """
 
     cement: Cement

@@ -226,8 +226,13 @@ def around(mask: Mask, spacing_mm: float, within_mm: float) -> Mask:
     if not cells.any():
         return np.zeros(mask.shape, dtype=bool)
     away = edt.edt(~cells, anisotropy=(COARSE * spacing_mm,) * 3, parallel=1)
-    grown: Mask = (away <= within_mm).repeat(COARSE, 0).repeat(COARSE, 1).repeat(COARSE, 2)
-    return grown[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
+    return repeated(away <= within_mm, COARSE, mask.shape)
+
+
+def repeated(mask: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
+    """Each voxel so many times along every axis, cut to a shape."""
+    i, j, k = shape
+    return np.asarray(mask.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k])
 
 
 def without_specks(suspect: Mask) -> Mask:

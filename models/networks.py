@@ -35,11 +35,12 @@ from sacroleak.models.near import (
     around,
     holding,
     look_near,
+    repeated,
     stretched,
     without_specks,
 )
 from sacroleak.models.resample import Field, to_aligned_grid
-from sacroleak.models.rods import rods_in, with_rim
+from sacroleak.models.rods import rods_in
 from sacroleak.models.runtime import CPU, Network, OpenVinoNetwork
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.under import odds_of_bone
@@ -102,7 +103,7 @@ class TwoPassSegmenter:
         working = working_grid(region.geometry)
         hu = to_aligned_grid(ct, working)
         rods = rods_in(part.hu, part.geometry)
-        screws = LabelMap(labels=screws_in(with_rim(rods, part.geometry), part, region), geometry=part.geometry)
+        screws = LabelMap(labels=screws_in(rods.rimmed, part, region), geometry=part.geometry)
         region, hidden = self._past_metal(region, seen, screws)
         first = seen_anatomy(region)
         coverage = _require_sacrum(first, ct.geometry)
@@ -133,9 +134,7 @@ class TwoPassSegmenter:
         found = past_metal(region, self._fine(to_channels(without_metal(seen, metal))), seen, metal)
         if found is None:
             return region, nowhere
-        factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
-        i, j, k = working.shape
-        here = metal.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k]
+        here = repeated(metal, _finer(region.geometry), working.shape)
         return found, here | (_per_cent(screws, working) > SCREW_PER_CENT)
 
     def _closer(self, hu: Field, metal: npt.NDArray[np.bool_], region: Region) -> Near | None:
@@ -148,26 +147,20 @@ class TwoPassSegmenter:
         hu = without_metal(hu, metal) if metal.any() else hu
         everywhere = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
         cement = stretched(region.probabilities[CEMENT], region.geometry, everywhere, WORKING_MM)
-        within = around(self._sacrum(region, hu.shape), WORKING_MM, FARTHEST_MM)
+        sacrum = region.probabilities[:CEMENT].argmax(axis=0) == Structure.SACRUM
+        within = around(repeated(sacrum, _finer(region.geometry), hu.shape), WORKING_MM, FARTHEST_MM)
         bright = (hu > BRIGHT_HU) & within
         suspect = without_specks(((hu > DENSE_HU) & within) | ((cement > SUSPECT_PROBABILITY) & bright))
 
         def follow(near: Near) -> npt.NDArray[np.bool_]:
             found = np.zeros(hu.shape, dtype=bool)
-            found[near.box] = (near.channel(CEMENT) > FOLLOWED_PROBABILITY) & bright[near.box]
-            return bright & around(holding(found, suspect), WORKING_MM, FOLLOWED_MM)
+            taken = (near.channel(CEMENT) > FOLLOWED_PROBABILITY) & bright[near.box]
+            found[near.box] = holding(taken, suspect[near.box])
+            return bright & around(found, WORKING_MM, FOLLOWED_MM)
 
         wanted = bright & around(suspect, WORKING_MM, AROUND_MM)
         near = look_near(hu, wanted, self._near, ALL, follow=Follow(channel=CEMENT, wanted=follow))
         return near.only(~metal[near.box]) if near is not None and metal.any() else near
-
-    @staticmethod
-    def _sacrum(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-        """Where the fine pass sees the sacrum, on the working grid."""
-        factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
-        seen = region.probabilities[:CEMENT].argmax(axis=0) == Structure.SACRUM
-        i, j, k = shape
-        return np.asarray(seen.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)[:i, :j, :k])
 
     def _behind(self, dense: Dense, region: Region, seen: Field, hu: Field, near: Near | None) -> LabelMap:
         """The bones, on the working grid, seen once more with all that is `dense` hidden.
@@ -186,7 +179,7 @@ class TwoPassSegmenter:
         working = working_grid(region.geometry)
         unsure = _covered(dense.cement | dense.suspects, dense.geometry, working)
         hidden = unsure | _covered(dense.metal, dense.geometry, working) if dense.metal.any() else unsure
-        factor = round(float(region.geometry.spacing_mm[0]) / WORKING_MM)
+        factor = _finer(region.geometry)
         beside = grown(hidden, factor // 2)[::factor, ::factor, ::factor]
         behind = to_channels(seen)
         erase(behind, beside)
@@ -213,6 +206,11 @@ class TwoPassSegmenter:
         grid = Geometry.axis_aligned(origin_lps_mm=origin, spacing_mm=self._fine_mm, shape=self._patch)
         hu = to_aligned_grid(ct, grid)
         return Region(probabilities=self._fine(to_channels(hu)), geometry=grid), hu
+
+
+def _finer(region: Geometry) -> int:
+    """How many working voxels lie along one of the region's."""
+    return round(float(region.spacing_mm[0]) / WORKING_MM)
 
 
 def _per_cent(mask: LabelMap, grid: Geometry) -> Field:

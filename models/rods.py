@@ -44,8 +44,18 @@ POINTS, PAIRS, TRIED, MOST = 160, 2000, 40, 8
 """At most so many places, pairs of them and likely lines are looked at for each of so many runs of one body."""
 
 
-def rods_in(hu: Scan, geometry: Geometry) -> Mask:
-    """Where screws, nails, rods and all that is denser than any cement lie; bool like `hu`."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rods:
+    """Screws, nails, rods and all that is denser than any cement, and the same `rimmed` with what blur makes bright
+    beside it; bool on a scan's grid.
+    """
+
+    core: Mask
+    rimmed: Mask
+
+
+def rods_in(hu: Scan, geometry: Geometry) -> Rods:
+    """Those of a scan on this grid."""
     found = hu > METAL_HU
     for cut in (SATURATED_HU, DENSE_HU):
         parts = cc3d.connected_components(hu >= cut, connectivity=26)
@@ -56,7 +66,7 @@ def rods_in(hu: Scan, geometry: Geometry) -> Mask:
                         geometry=geometry.crop([s.start for s in box], [s.stop for s in box]))
             if body.may_hold_a_rod:
                 found[box] |= body.rods()
-    return found
+    return Rods(core=found, rimmed=with_rim(found, geometry))
 
 
 def with_rim(rods: Mask, geometry: Geometry) -> Mask:

@@ -34,7 +34,7 @@ from sacroleak.training.metrics_files import note_about, write_metrics
 from sacroleak.training.plain_scans import plain_case
 from sacroleak.training.plain_troubles import TROUBLES
 from sacroleak.training.processes import as_they_end
-from sacroleak.training.results_page import write_page
+from sacroleak.training.results_page import BY_TROUBLE, write_page
 from sacroleak.training.scored_scans import classifier_of, followed, opened_release
 from sacroleak.training.seen_cases import kept_segmentation, segmentation_key
 from sacroleak.training.simulation.anatomy import Anatomy
@@ -43,7 +43,6 @@ from sacroleak.training.simulation.case import Case
 RENDERED, IN_REAL_CT, IN_TROUBLE = "rendered", "real_ct", "in_trouble"
 STREAMS = {RENDERED: 0, IN_REAL_CT: 1, IN_TROUBLE: 2}
 """Joined to the seed, so that no kind's scans are another's."""
-BY_TROUBLE = ("leaks_found", "false_leaks_per_scan", "leak_specificity", "exact_sites", "cement_dice")
 
 
 class PlainConfig(BaseModel):

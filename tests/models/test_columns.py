@@ -14,7 +14,7 @@ from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.attribution import attribute
 from sacroleak.models.cement import Bright, delineate
 from sacroleak.models.limits import shipped_limits
-from sacroleak.models.rods import rods_in, with_rim
+from sacroleak.models.rods import rods_in
 from sacroleak.models.segmentation import Segmentation
 from tests.phantoms import ALA_LEFT, Pose, Shape, alar_cement, anatomy, cement_at, mirrored, tube
 
@@ -55,7 +55,7 @@ def scan_of(*columns: Shape, hu: float = COLUMN_HU, spacing: tuple[float, float,
     nothing = np.zeros(len(where), dtype=np.float32)
     bright = Bright(where=where, hu=values.reshape(-1)[where], points=grid.to_lps(_index(where, grid.shape)),
                     cement=np.where(sure, np.float32(0.95), nothing), metal=nothing, agreed=sure, suspected=sure,
-                    rods=with_rim(rods_in(values, grid), grid))
+                    rods=rods_in(values, grid).rimmed)
     return replace(scan, ct=ct), bright, filled & ~body
 
 
@@ -148,7 +148,7 @@ def test_no_scattered_bodies_are_too_odd_to_be_judged(seed: int) -> None:
     points = grid.to_lps(_index(where, grid.shape))
     odd = Bright(where=where, hu=hu.reshape(-1)[where].astype(np.float32), points=points,
                  cement=np.where(sure, np.float32(0.95), nothing), metal=nothing, agreed=sure, suspected=sure,
-                 rods=with_rim(rods_in(hu, grid), grid))
+                 rods=rods_in(hu, grid).rimmed)
     cement, metal = delineate(Volume(hu=hu, geometry=grid), scan.anatomy, odd)
     assert cement.reshape(-1)[where[sure]].mean() > 0.95
     assert not (cement & metal).any()

@@ -32,7 +32,7 @@ def scan(geometry: Geometry, *shapes: tuple[Inside, float]) -> npt.NDArray[np.fl
 
 def rimmed(hu: npt.NDArray[np.float32], geometry: Geometry) -> Mask:
     """Rods with their rim."""
-    return with_rim(rods_in(hu, geometry), geometry)
+    return rods_in(hu, geometry).rimmed
 
 
 def found_share(shape: Inside, spacing: tuple[float, float, float], *shapes: tuple[Inside, float]) -> float:
