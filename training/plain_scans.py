@@ -18,7 +18,7 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Site, Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.resample import Field, sample_separable
-from sacroleak.training.plain_shapes import BONES, Bones, Rod, ball, filled, inside, mix
+from sacroleak.training.plain_shapes import BONES, Bones, Rod, ball, filled, inside, lumps, mix
 from sacroleak.training.plain_troubles import Trouble, streaks_of
 from sacroleak.training.simulation.anatomy import Anatomy
 from sacroleak.training.simulation.case import Case, LeakTruth
@@ -49,7 +49,7 @@ def plain_case(rng: np.random.Generator, anatomy: Anatomy, trouble: Trouble | No
     for name, structure in BONES.items():
         labels[(distances[name] < 0) & (labels == 0)] = structure
     side = int(rng.choice([-1, 1]))
-    body = _body(rng, bones, side)
+    body = lumps(rng, bones, side)
     share = trouble.spread(rng, filled([*body, *trouble.body(rng, bones, side)], grid), grid)
     share = np.minimum(share, inside(distances["sacrum"] + 1.0, grid))
     leaks, truth = np.zeros(grid.shape, dtype=np.uint8), list[LeakTruth]()
@@ -148,13 +148,6 @@ def _rendered(rng: np.random.Generator, bones: Bones, grid: Geometry) -> Field:
         at = bones.ala(1 if rng.random() < 0.5 else -1)
         mix(hu, [ball(at, float(rng.uniform(5, 9)))], float(rng.uniform(500, 900)), grid)
     return hu
-
-
-def _body(rng: np.random.Generator, bones: Bones, side: int) -> list[Rod]:
-    """Balls around the middle of an ala; the first is the largest."""
-    ala = bones.ala(side)
-    around = [ball(ala + rng.normal(0.0, 5.0, 3), float(rng.uniform(2.5, 6.0))) for _ in range(int(rng.integers(3, 9)))]
-    return [ball(ala, float(rng.uniform(5.0, 8.0))), *around]
 
 
 def _screw(rng: np.random.Generator, bones: Bones, side: int) -> list[Rod]:

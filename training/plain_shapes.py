@@ -73,6 +73,13 @@ class Bones:
         return self.anatomy.geometry.to_lps((index.min(axis=0) + index.max(axis=0)) / 2)
 
 
+def lumps(rng: np.random.Generator, bones: Bones, side: int) -> list[Rod]:
+    """Balls around the middle of an ala; the first is the largest."""
+    ala = bones.ala(side)
+    around = [ball(ala + rng.normal(0.0, 5.0, 3), float(rng.uniform(2.5, 6.0))) for _ in range(int(rng.integers(3, 9)))]
+    return [ball(ala, float(rng.uniform(5.0, 8.0))), *around]
+
+
 def mix(hu: Field, rods: list[Rod], value: float, grid: Geometry) -> None:
     """Blend `value` into `hu` where the rods lie, in place."""
     share = filled(rods, grid)

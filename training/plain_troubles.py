@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from sacroleak.core.geometry import Geometry
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.resample import Field
-from sacroleak.training.plain_shapes import Bones, Rod, ball, filled, inside, mix
+from sacroleak.training.plain_shapes import Bones, Rod, ball, filled, inside, lumps, mix
 from sacroleak.training.simulation.case import Case
 
 Rng = np.random.Generator
@@ -80,9 +80,7 @@ def streaks_of(rng: Rng, metal: Field, grid: Geometry) -> Field:
 
 def _other_side(rng: Rng, bones: Bones, side: int) -> list[Rod]:
     """As much in the other ala."""
-    ala = bones.ala(-side)
-    return [ball(ala, float(rng.uniform(5.0, 8.0)))] + [
-        ball(ala + rng.normal(0.0, 5.0, 3), float(rng.uniform(2.5, 6.0))) for _ in range(int(rng.integers(3, 9)))]
+    return lumps(rng, bones, -side)
 
 
 def _grain(rng: Rng, size_mm: float, grid: Geometry) -> Field:
