@@ -16,12 +16,16 @@ from sacroleak.core.volume import LabelMap
 from sacroleak.models.classifier import LeakClassifier, Verdict, case_probabilities, input_row
 from sacroleak.models.distance import Mask
 from sacroleak.models.feature_vector import feature_vector
-from sacroleak.models.features import MeasuredPart, ScanView
+from sacroleak.models.features import MeasuredPart, PartFeatures, ScanView
 from sacroleak.models.leaks import Cement, Rows
 from sacroleak.models.limits import RuleLimits
 from sacroleak.models.parts import measure_scan
 from sacroleak.models.rules import findings, site_scores, unheard
 from sacroleak.models.segmentation import Segmentation
+
+INSIDE_MM, DOUBTED, HARDLY_MM = 0.5, 0.5, 1.0
+"""What is said against a part that the classifier drops: how deep in the bone its mirror image lies, below which mean
+probability of cement, and how little beyond what contour noise explains. They decide nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -221,9 +225,25 @@ def _no_leak_notes(parts: Sequence[_Part]) -> tuple[str, ...]:
     """Parts outside the bone that the classifier takes for no leak: never lost, but named."""
     return tuple(
         f"{p.measured.features.volume_ml:.2f} mL outside the bone's contour, up to "
-        f"{p.measured.features.shape.depth_outside_mm:.1f} mm from it, is called no leak (probability of a leak "
-        f"{p.verdict.leak_probability:.2f}; by the rules alone {max(p.scores, key=lambda site: p.scores[site])})."
+        f"{p.measured.features.shape.depth_outside_mm:.1f} mm from it (LPS {_place(p.measured.features)} mm), is "
+        f"called no leak (probability of a leak {p.verdict.leak_probability:.2f}; by the rules alone "
+        f"{max(p.scores, key=lambda site: p.scores[site])}).{_against(p.measured.features)}"
         for p in parts if p.verdict is not None and not p.verdict.is_leak)
+
+
+def _place(part: PartFeatures) -> str:
+    return ", ".join(f"{x:.0f}" for x in part.centroid_lps_mm)
+
+
+def _against(part: PartFeatures) -> str:
+    """Which measures speak against a leak, as a sentence; empty if none of these does."""
+    other_mm = part.around.other_mm
+    said = [words for holds, words in (
+        (other_mm < -INSIDE_MM, f"the same place on the other side lies {-other_mm:.1f} mm inside the bone"),
+        (part.certainty.mean < DOUBTED, "the networks doubt that it is cement"),
+        (part.excess_mm < HARDLY_MM, "it reaches hardly beyond the noise of the contour"),
+    ) if holds]
+    return f" Against it: {'; '.join(said)}." if said else ""
 
 
 def leak_score(excess_mm: float, limits: RuleLimits, *, found: bool) -> float:

@@ -66,6 +66,12 @@ _MEASURES: Mapping[str, _Measure] = {
     "anterior_cortex_mm": _capped(lambda p: p.place.anterior_mm),
     "skin_mm": _capped(lambda p: p.place.skin_mm),
     "beside_midline_mm": lambda p: abs(p.left_mm),
+    # Bone around it: shares, and mm to that of the other side and to a surface that is sure.
+    "bone_near_share": lambda p: p.around.near_share,
+    "bone_wide_share": lambda p: p.around.wide_share,
+    "bone_more_share": lambda p: p.around.more_share,
+    "other_bone_mm": lambda p: p.around.other_mm,
+    "seen_bone_mm": _capped(lambda p: p.around.seen_mm),
     # Course and the needle's: ratio, mm, mm, degrees (0 to 90), score (0 to 1).
     "outward": lambda p: p.outward,
     "aim_mm": _capped(lambda p: p.aim_mm),

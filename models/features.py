@@ -27,6 +27,7 @@ from sacroleak.models.landmarks import Landmarks, least_mm
 from sacroleak.models.leaks import Cement, LeakPart, Rows
 from sacroleak.models.needles import Witness, heard_of
 from sacroleak.models.segmentation import PerCent
+from sacroleak.models.surroundings import BoneAround, Surroundings
 from sacroleak.models.tracks import NOTHING_HEARD, Heard, Track
 
 AIM_REACH_MM = 40.0
@@ -126,6 +127,7 @@ class PartFeatures(PartCourse):
     apart_mm: float
     rim_share: float
     profile: Profile
+    around: BoneAround
     place: Place
     density: Density
     certainty: Certainty
@@ -159,13 +161,14 @@ class ScanView:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartContext:
     """What a part is beside others: the rows of the whole leak it was divided from, its number among the scan's parts
-    (as tracks name their column), and how many of those lie within 5 mm; and the scan's landmarks.
+    (as tracks name their column), and how many of those lie within 5 mm; the scan's landmarks, and its surroundings.
     """
 
     leak: Rows
     number: int
     neighbours: int
     landmarks: Landmarks
+    surroundings: Surroundings
 
 
 def part_course(part: LeakPart, view: ScanView, course: Course) -> PartCourse:
@@ -201,7 +204,8 @@ def part_features(part: LeakPart, view: ScanView, context: PartContext, course: 
         compartments=own.compartments, shape=own.shape, outward=own.outward, aim_mm=own.aim_mm,
         flatness=_flatness(points), excess_mm=float(cement.excess_mm[rows].max()),
         apart_mm=_gap_mm(points, cement.points[others]), rim_share=float((cement.excess_mm[rows] < 0).mean()),
-        profile=_profile(course, spaces), place=_place(rows, course, view, context),
+        profile=_profile(course, spaces), around=context.surroundings.of(points, cement.bone_mm[rows]),
+        place=_place(rows, course, view, context),
         density=density_of(rows, cement, view.ct), certainty=certainty_of(rows, cement, view.certainty),
         scan=view.measures,
     )

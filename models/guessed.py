@@ -7,19 +7,17 @@ added only where the other side has it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion, gaussian_filter, gaussian_filter1d
-from scipy.spatial import cKDTree
 
-from sacroleak.core.geometry import Box, Geometry, Points, box_where
+from sacroleak.core.geometry import Box, Geometry, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.canal import SacralFrame, sacral_frame
+from sacroleak.models.canal import sacral_frame
 from sacroleak.models.distance import Indices, Mask, indices_of, near_mm, signed_near
+from sacroleak.models.mirror import SEEN_HU, Mirror, fitted_mirror
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -42,13 +40,6 @@ SURELY_BONE = 3.0
 46 simulated scans of training patients."""
 MOST_TURNS = 40
 """A turn takes about half a millimetre off a bulge."""
-SEEN_HU = -300.0
-"""Darker than any tissue: beyond the scan, air, or gas."""
-FIT_POINTS, FIT_SHARE, FIT_TURNS = 4000, 0.7, 25
-"""Points of the surface that the mirror is fitted to, the share of them that fits best and alone counts, and turns."""
-FEWEST_POINTS = 300
-WORST_FIT_MM = 2.5
-"""If the halves differ by more than this in the median, the one says nothing of the other."""
 
 
 def without_guesses(anatomy: LabelMap, hidden: Mask, hu: Field, *, voxel_mm: float,
@@ -137,31 +128,6 @@ def _with_core(index: Indices, core: Mask) -> Mask:
     return np.isin(pieces, np.unique(pieces[core]))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Mirror:
-    """A reflection with a small motion: `turn` (3, 3) and then `shift` (3,), LPS mm."""
-
-    turn: npt.NDArray[np.float64]
-    shift: npt.NDArray[np.float64]
-
-    @classmethod
-    def across(cls, frame: SacralFrame) -> Mirror:
-        """At the plane in the middle of the sacrum."""
-        middle = frame.centreline[len(frame.centreline) // 2]
-        return cls(turn=np.eye(3) - 2 * np.outer(frame.left, frame.left), shift=2 * (middle @ frame.left) * frame.left)
-
-    def image(self, points: Points) -> Points:
-        """Of (n, 3) LPS mm."""
-        return np.asarray(points @ self.turn.T + self.shift)
-
-    def moved(self, images: Points, onto: Points) -> Mirror:
-        """Followed by the rigid motion that brings (n, 3) `images` nearest to (n, 3) `onto` (Kabsch 1976)."""
-        start, end = images.mean(axis=0), onto.mean(axis=0)
-        left, _, right = np.linalg.svd((images - start).T @ (onto - end))
-        turn = right.T @ np.diag([1.0, 1.0, np.sign(np.linalg.det(right.T @ left.T))]) @ left.T
-        return Mirror(turn=turn @ self.turn, shift=turn @ (self.shift - start) + end)
-
-
 def _mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> Mirror | None:
     """The mirror that brings the sacrum's seen surface onto itself; None if too little is seen, or it does not fit."""
     sacrum = anatomy.labels == Structure.SACRUM
@@ -170,18 +136,7 @@ def _mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> Mirror | None:
         return None
     surface = sacrum[box] & ~binary_erosion(sacrum[box]) & ~guessed[box] & (hu[box] > SEEN_HU)
     points = anatomy.geometry.to_lps(indices_of(surface) + [s.start for s in box])
-    points = points[:: max(1, len(points) // FIT_POINTS)]
-    if len(points) < FEWEST_POINTS:
-        return None
-    tree, mirror = cKDTree(points), Mirror.across(sacral_frame(anatomy))
-    for _ in range(FIT_TURNS):
-        images = mirror.image(points)
-        apart, nearest = tree.query(images)
-        fits = apart <= max(float(np.quantile(apart, FIT_SHARE)), 1.0)
-        last, mirror = mirror, mirror.moved(images[fits], points[nearest[fits]])
-        if np.abs(mirror.image(points) - last.image(points)).max() < 0.05:
-            break
-    return mirror if float(np.median(tree.query(mirror.image(points))[0])) <= WORST_FIT_MM else None
+    return fitted_mirror(points, sacral_frame(anatomy))
 
 
 def _bone(labels: Labels) -> Mask:

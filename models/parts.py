@@ -29,6 +29,7 @@ from sacroleak.models.needles import heard_of, witness
 from sacroleak.models.rules import own_evidence, tube_evidence
 from sacroleak.models.segmentation import Segmentation
 from sacroleak.models.sourceless import without_source
+from sacroleak.models.surroundings import surroundings
 from sacroleak.models.tracks import find_tracks
 
 NEIGHBOUR_MM = 5.0
@@ -80,9 +81,11 @@ def measure_parts(view: ScanView, limits: RuleLimits) -> tuple[ScanView, list[Me
     if not found:
         return view, []
     near, landmarks = _neighbours([cement.points[one.part.rows] for one in found]), find_landmarks(spaces, view.ct)
+    around = surroundings(spaces, cement.points, view.ct)
     measured = [
         MeasuredPart(part=one.part, features=part_features(
-            one.part, view, PartContext(leak=one.leak, number=n, neighbours=near[n], landmarks=landmarks), one.course))
+            one.part, view, PartContext(leak=one.leak, number=n, neighbours=near[n], landmarks=landmarks,
+                                        surroundings=around), one.course))
         for n, one in enumerate(found)
     ]
     # The order must not depend on how the array is stored, so ties go by place in the patient.

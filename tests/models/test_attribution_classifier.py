@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from sacroleak.core.structures import Site
+from sacroleak.core.structures import Site, Structure
 from sacroleak.models.attribution import attribute
 from sacroleak.models.classifier import (
     INPUTS,
@@ -20,7 +22,7 @@ from sacroleak.models.classifier import (
 )
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.segmentation import Segmentation
-from tests.phantoms import alar_cement, ball, cement_at, front_y, mirrored
+from tests.phantoms import Pose, alar_cement, anatomy, ball, cement_at, front_y, mirrored
 
 LIMITS = shipped_limits()
 N = len(INPUTS)
@@ -71,9 +73,24 @@ def test_what_is_called_no_leak_is_named_and_never_lost(scan: Segmentation) -> N
     (note,) = [note for note in both.notes if "is called no leak" in note]
     assert f"{alone.leaks[0].volume_ml:.2f} mL" in note
     assert "anterior_sacral_space" in note
+    assert ", ".join(f"{x:.0f}" for x in alone.leaks[0].centroid_lps_mm) in note
+    assert "Against it" not in note, "sure, deep cement in front of a bone as the other side has it"
     assert both.leak_probability == pytest.approx(0.03, abs=0.01)
     assert both.cement.total_ml == pytest.approx(alone.cement.total_ml)
     assert both.cement.leaked_ml == 0.0
+
+
+def test_what_speaks_against_a_leak_is_told() -> None:
+    bones = anatomy()
+    lump = ball((33.0, front_y(15.0, 33.0) + 1.5, 15.0), 5.0)
+    places = np.argwhere(np.ones(bones.geometry.shape, dtype=bool))
+    dent = (lump(Pose().to_own(bones.geometry.to_lps(places))) <= 0).reshape(bones.geometry.shape)
+    labels = np.where(dent, np.uint8(Structure.BACKGROUND), bones.labels)
+    dented = cement_at(alar_cement(), lump, on=replace(bones, labels=labels), margin_mm=90.0)
+    doubted = replace(dented, certainty=np.where(dented.cement.labels, 40, 0).astype(np.uint8))
+    (note,) = [note for note in attribute(doubted, LIMITS, classifier(Site.OTHER, 0.97)).notes if "no leak" in note]
+    assert "Against it: the same place on the other side lies" in note
+    assert "the networks doubt that it is cement" in note
 
 
 def test_what_may_be_no_leak_stays_one_for_review(scan: Segmentation) -> None:

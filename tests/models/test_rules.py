@@ -16,6 +16,7 @@ from sacroleak.models import rules
 from sacroleak.models.density import Certainty, Density
 from sacroleak.models.features import PartFeatures, Place, Profile, ScanMeasures
 from sacroleak.models.limits import limits_from_yaml, shipped_limits
+from sacroleak.models.surroundings import BoneAround
 
 LIMITS = shipped_limits()
 SHAPE = LeakShape(length_mm=12.0, thickness_mm=8.0, elongation=1.5, straightness=0.9, depth_outside_mm=8.0,
@@ -23,9 +24,11 @@ SHAPE = LeakShape(length_mm=12.0, thickness_mm=8.0, elongation=1.5, straightness
 PROFILE = Profile(thin_mm=6.0, thick_mm=9.0, taper=0.0, winding_deg_per_cm=10.0, branch_points=0, ends=2)
 PLACE = Place(canal_mm=20.0, foramen_mm=9.0, foramen="first left foramen", anterior_mm=1.0, skin_mm=80.0,
               track_mm=999.0, track_deg=90.0, track_score=0.0, contact_mm2=20.0, neighbours=0, mirrored_share=0.0)
+AROUND = BoneAround(near_share=0.3, wide_share=0.3, more_share=0.0, other_mm=2.0, seen_mm=6.0)
 BLOB = PartFeatures(volume_ml=0.5, centroid_lps_mm=(0.0, 0.0, 0.0), left_mm=20.0, shape=SHAPE, outward=0.5, aim_mm=2.0,
                     flatness=1.2, excess_mm=6.0, apart_mm=0.8, compartments={Compartment.PRESACRAL: 1.0}, rim_share=0.1,
-                    profile=PROFILE, place=PLACE, density=Density(mean_hu=1800.0, highest_hu=2400.0, relative=0.9),
+                    profile=PROFILE, place=PLACE, around=AROUND,
+                    density=Density(mean_hu=1800.0, highest_hu=2400.0, relative=0.9),
                     certainty=Certainty(mean=0.9, highest=1.0, sure_share=0.95),
                     scan=ScanMeasures(intraosseous_ml=3.0, voxel_ml=0.0007, voxel_mm=1.0, coverage=1.0))
 
