@@ -63,13 +63,25 @@ def test_the_classifier_is_learned_anew_whenever_scans_are_seen_otherwise(stages
 
 def test_all_that_a_segmenter_imports_decides_what_is_seen(repository: Path) -> None:
     """But for what loads a release, runs it on a graphics card, or only carries labels from grid to grid."""
-    reached, left = {"networks"}, ["networks"]
+    assert imported_by("networks", repository) - {"architecture", "bundle", "graphics", "label_grids"} == {
+        Path(name).stem for name in SEGMENTED_BY}
+
+
+def test_the_classifier_is_learned_anew_whenever_parts_are_measured_otherwise(
+        stages: Stages, repository: Path) -> None:
+    measured_by = imported_by("parts", repository) | imported_by("feature_vector", repository)
+    assert {f"models/{name}.py" for name in measured_by} <= set(stages["extract_features"]["deps"])
+
+
+def imported_by(name: str, repository: Path) -> set[str]:
+    """The modules of the models' room that one of them needs, itself among them."""
+    reached, left = {name}, [name]
     while left:
         text = (repository / f"models/{left.pop()}.py").read_text(encoding="utf-8")
         new = set(re.findall(r"from sacroleak\.models\.(\w+) import", text)) - reached
         reached |= new
         left += new
-    assert reached - {"architecture", "bundle", "graphics", "label_grids"} == {Path(name).stem for name in SEGMENTED_BY}
+    return reached
 
 
 def test_every_stage_is_there(stages: Stages) -> None:
