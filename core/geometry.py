@@ -77,6 +77,11 @@ class Geometry:
         inverse = np.linalg.inv(self.affine[:3, :3])
         return (np.asarray(points_lps, dtype=np.float64) - self.affine[:3, 3]) @ inverse.T
 
+    def nearest(self, points_lps: Points) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Index (n, 3) of the voxel nearest to each of (n, 3) LPS mm, and which of them lie in the grid, (n,)."""
+        at = np.rint(self.to_index(points_lps)).astype(np.int64)
+        return at, np.asarray(((at >= 0) & (at < self.shape)).all(axis=1))
+
     def corners_lps_mm(self) -> Points:
         """LPS mm of the eight corner voxels' centres; (8, 3)."""
         return self.to_lps(np.array(list(product(*((0, n - 1) for n in self.shape)))))

@@ -225,14 +225,10 @@ def _no_leak_notes(parts: Sequence[_Part]) -> tuple[str, ...]:
     """Parts outside the bone that the classifier takes for no leak: never lost, but named."""
     return tuple(
         f"{p.measured.features.volume_ml:.2f} mL outside the bone's contour, up to "
-        f"{p.measured.features.shape.depth_outside_mm:.1f} mm from it (LPS {_place(p.measured.features)} mm), is "
+        f"{p.measured.features.shape.depth_outside_mm:.1f} mm from it (LPS {p.measured.features.centroid_text} mm), is "
         f"called no leak (probability of a leak {p.verdict.leak_probability:.2f}; by the rules alone "
         f"{max(p.scores, key=lambda site: p.scores[site])}).{_against(p.measured.features)}"
         for p in parts if p.verdict is not None and not p.verdict.is_leak)
-
-
-def _place(part: PartFeatures) -> str:
-    return ", ".join(f"{x:.0f}" for x in part.centroid_lps_mm)
 
 
 def _against(part: PartFeatures) -> str:

@@ -201,6 +201,14 @@ def grown(mask: Mask, voxels: int) -> Mask:
     return mask
 
 
+def marked(points: Points, geometry: Geometry) -> Mask:
+    """The voxels of a grid in which any of (n, 3) LPS mm lie; what lies beyond it is left out."""
+    at, inside = geometry.nearest(points)
+    mask = np.zeros(geometry.shape, dtype=np.bool_)
+    mask[tuple(at[inside].T)] = True
+    return mask
+
+
 def indices_of(mask: Mask) -> Indices:
     """What np.argwhere says of a mask of three axes, (n, 3), in a tenth of the time."""
     return np.transpose(np.unravel_index(np.flatnonzero(mask), mask.shape))

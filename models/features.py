@@ -133,6 +133,11 @@ class PartFeatures(PartCourse):
     certainty: Certainty
     scan: ScanMeasures
 
+    @property
+    def centroid_text(self) -> str:
+        """Where it lies, LPS mm, for a reader."""
+        return ", ".join(f"{x:.0f}" for x in self.centroid_lps_mm)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeasuredPart:

@@ -99,9 +99,9 @@ def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indice
     if mirror is None:
         return index[:0], index[:0]
     images = mirror.image(grid.to_lps(index))
-    place = np.rint(grid.to_index(images)).astype(np.int64)
+    place, inside = grid.nearest(images)
     at = tuple(np.clip(place, 0, np.array(grid.shape) - 1).T)
-    told = ((place >= 0) & (place < grid.shape)).all(axis=1) & ~guessed[at] & (hu[at] > SEEN_HU)
+    told = inside & ~guessed[at] & (hu[at] > SEEN_HU)
     if not told.any():
         return index[:0], index[:0]
     index, images = index[told], images[told]

@@ -15,7 +15,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.bundle import Bundle
 from sacroleak.models.cement import CEMENT, FARTHEST_MM, METAL, SOFT_HU, Region, bright_in, delineate
-from sacroleak.models.distance import grown, indices_of, near_mm
+from sacroleak.models.distance import grown, indices_of, marked, near_mm
 from sacroleak.models.effort import Effort, mean_of, precision_of, with_effort
 from sacroleak.models.graphics import Pooled, TorchNetwork
 from sacroleak.models.guessed import without_guesses
@@ -190,7 +190,7 @@ class TwoPassSegmenter:
         mixed[: Structure.CEMENT] += weight * (again - mixed)[: Structure.CEMENT]
         mixed_region = Region(probabilities=mixed, geometry=region.geometry)
         looks, odds = [], None
-        asked = hidden & around(_places(dense.cement, dense.geometry, working), WORKING_MM, AGAIN_MM)
+        asked = hidden & around(marked(dense.geometry.to_lps(indices_of(dense.cement)), working), WORKING_MM, AGAIN_MM)
         if self._near is not None:
             behind_mark = look_near(hu, asked, self._near, BONES, erased=hidden)
             looks = [*_of_bones(behind_mark, mixed_region, near_mm(asked, working, NEAR_REACH_MM) < NEAR_REACH_MM),
@@ -227,15 +227,6 @@ def _covered(mask: npt.NDArray[np.bool_], geometry: Geometry, working: Geometry)
     """The voxels of the working grid in which a mask on another grid lies, and their neighbours."""
     part = LabelMap(labels=mask, geometry=geometry)
     return grown(_per_cent(part, working) > COVERED_PER_CENT, GROWN_VOXELS)
-
-
-def _places(mask: npt.NDArray[np.bool_], geometry: Geometry, working: Geometry) -> npt.NDArray[np.bool_]:
-    """The voxels of the working grid in which centres of the mask's voxels lie."""
-    index = np.rint(working.to_index(geometry.to_lps(indices_of(mask)))).astype(np.int64)
-    index = index[((index >= 0) & (index < working.shape)).all(axis=1)]
-    places = np.zeros(working.shape, dtype=bool)
-    places[tuple(index.T)] = True
-    return places
 
 
 def _of_bones(near: Near | None, region: Region, where: npt.NDArray[np.bool_] | None = None, *,

@@ -98,7 +98,6 @@ def _note(part: PartFeatures, why: str) -> str:
     """What lies there, how much, how far from the bone, and why it is no leak."""
     main = max(part.compartments, key=lambda c: part.compartments[c])
     pair = ", with a similar thing across the midline" if _paired(part) else ""
-    place = ", ".join(f"{x:.0f}" for x in part.centroid_lps_mm)
     away = part.shape.distance_to_cortex_mm
     return (f"{part.volume_ml:.2f} mL of dense material lies {away:.0f} mm from the sacrum, "
-            f"{_WHERE.get(main, 'beside it')} (LPS {place} mm){pair}: {why}.")
+            f"{_WHERE.get(main, 'beside it')} (LPS {part.centroid_text} mm){pair}: {why}.")

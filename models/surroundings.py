@@ -16,7 +16,7 @@ from sacroleak.core.geometry import Geometry, Points
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
-from sacroleak.models.distance import FAR_MM, Distances, Mask, near_mm
+from sacroleak.models.distance import FAR_MM, Distances, Mask, marked, near_mm
 from sacroleak.models.mirror import SEEN_HU, Mirror, fitted_mirror
 
 NEAR_MM, WIDE_MM = 5.0, 17.0
@@ -80,7 +80,7 @@ class Surroundings:
     def _share(self, points: Points, half_mm: float) -> Distances:
         """Share of sacrum and canal in the cube around each of (n, 3) LPS mm; nothing lies beyond the grid; (n,)."""
         half = np.rint(half_mm / self.grid.spacing_mm).astype(np.int64)
-        at = np.rint(self.grid.to_index(points)).astype(np.int64)
+        at, _ = self.grid.nearest(points)
         low, high = (np.clip(corner, 0, self.grid.shape) for corner in (at - half, at + half + 1))
         count = np.zeros(len(points))
         for number in range(8):
@@ -90,18 +90,16 @@ class Surroundings:
 
     def _told(self, points: Points) -> Mask:
         """Which of (n, 3) LPS mm are seen in the scan and do not lie beside cement; (n,)."""
-        told = _seen(self.ct, points)
-        at = np.rint(self.grid.to_index(points)).astype(np.int64)
-        inside = ((at >= 0) & (at < self.grid.shape)).all(axis=1)
-        told &= inside
+        at, inside = self.grid.nearest(points)
+        told = _seen(self.ct, points) & inside
         told[told] = ~self.beside[tuple(at[told].T)]
         return told
 
     def _depth_mm(self, points: Points) -> Distances:
         """Signed distance of (n, 3) LPS mm within the grid to the sacrum's outermost voxels; (n,)."""
         away = np.asarray(self.spaces.surface.query(points)[0])
-        at = tuple(np.rint(self.grid.to_index(points)).astype(np.int64).T)
-        return np.asarray(np.where(self.spaces.bone.labels[at] == Structure.SACRUM, -away, away))
+        at, _ = self.grid.nearest(points)
+        return np.asarray(np.where(self.spaces.bone.labels[tuple(at.T)] == Structure.SACRUM, -away, away))
 
 
 def surroundings(spaces: Compartments, cement: Points, ct: Volume) -> Surroundings:
@@ -112,19 +110,15 @@ def surroundings(spaces: Compartments, cement: Points, ct: Volume) -> Surroundin
     sums[1:, 1:, 1:] = solid
     for axis in range(3):
         np.cumsum(sums, axis=axis, out=sums)
-    marked = np.zeros(grid.shape, dtype=bool)
-    at = np.rint(grid.to_index(cement)).astype(np.int64)
-    marked[tuple(at[((at >= 0) & (at < grid.shape)).all(axis=1)].T)] = True
-    beside = near_mm(marked, grid, BESIDE_MM) <= BESIDE_MM
+    beside = near_mm(marked(cement, grid), grid, BESIDE_MM) <= BESIDE_MM
     shell = np.asarray(spaces.surface.data)
-    shell = shell[_seen(ct, shell) & ~beside[tuple(np.rint(grid.to_index(shell)).astype(np.int64).T)]]
+    shell = shell[_seen(ct, shell) & ~beside[tuple(grid.nearest(shell)[0].T)]]
     return Surroundings(spaces=spaces, ct=ct, sums=sums, beside=beside, seen=cKDTree(shell) if len(shell) else None,
                         mirror=fitted_mirror(shell, spaces.frame))
 
 
 def _seen(ct: Volume, points: Points) -> Mask:
     """Which of (n, 3) LPS mm lie in the scan, in no air; (n,)."""
-    at = np.rint(ct.geometry.to_index(points)).astype(np.int64)
-    seen = np.asarray(((at >= 0) & (at < ct.geometry.shape)).all(axis=1))
+    at, seen = ct.geometry.nearest(points)
     seen[seen] = ct.hu[tuple(at[seen].T)] > SEEN_HU
     return seen

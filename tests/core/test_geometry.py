@@ -108,3 +108,12 @@ def test_grids_that_lie_apart_are_not_the_same() -> None:
         grid.require_same_grid(far, "label map")
     with pytest.raises(GeometryError, match="shapes differ"):
         grid.require_same_grid(grid.crop((0, 0, 0), (8, 9, 9)), "label map")
+
+
+@given(geometries())
+def test_the_nearest_voxel_of_a_place_is_found_and_told_from_one_beyond_the_grid(grid: Geometry) -> None:
+    last = np.array(grid.shape) - 1
+    wanted = np.array([np.zeros(3), last, last + 1, -np.ones(3)])
+    at, inside = grid.nearest(grid.to_lps(wanted + 0.4))
+    assert np.array_equal(at, wanted)
+    assert inside.tolist() == [True, True, False, False]
