@@ -49,9 +49,11 @@ train: split  ## train the four networks, or go on where they stopped (DEVICE=cu
 	for network in coarse fine near under; do $(BIN)/python -m sacroleak.training.train_segmenter --device $(DEVICE) \
 	  --config configs/train_$$network.yaml --out artifacts/train_$$network || exit 1; done
 
-export: $(VENV)/.dev  ## turn the trained networks into ONNX and check that both say the same
+export: split  ## turn the trained networks into ONNX, check that both say the same, and ready them for 8-bit integers
 	for network in coarse fine near under; do $(BIN)/python -m sacroleak.training.export --config configs/train_$$network.yaml \
-	  --checkpoint artifacts/train_$$network/checkpoint.pt --out artifacts/export/$$network.onnx || exit 1; done
+	  --checkpoint artifacts/train_$$network/checkpoint.pt --out artifacts/float32/$$network.onnx && \
+	  $(BIN)/python -m sacroleak.training.quantise --train-config configs/train_$$network.yaml \
+	  --network artifacts/float32/$$network.onnx --out artifacts/export/$$network.onnx || exit 1; done
 
 classifier: $(VENV)/.dev  ## let the leak classifier learn from simulated scans as the exported networks see them
 	$(BIN)/python -m sacroleak.training.extract_features --exported artifacts/export --out artifacts/leak_cases

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sacroleak.core.errors import ModelError
+from sacroleak.models.int8 import to_int8
 
 Field = npt.NDArray[np.float32]
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "int8"]
+"""At `int8` convolutions multiply in integers and all else is float32; so is a network whose file says no ranges."""
 
 CPU = "cpu"
 """The device that is always there; any other is a graphics card, see models/graphics.py."""
@@ -22,6 +24,8 @@ CPU_FLAGS = Path("/proc/cpuinfo")
 """Where Linux says what a processor can do. The runtime itself offers bfloat16 on processors too that only imitate it,
 slower than float32."""
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni"})
+"""Without these products of 8 bits may overflow."""
 
 
 class Network(Protocol):
@@ -48,13 +52,22 @@ def each(network: Network, inputs: Iterable[Field]) -> Iterator[Field]:
 
 @cache
 def quickest() -> Precision:
-    """bfloat16 where the processor multiplies it natively, which takes half the time; else, or if unknown, float32."""
+    """bfloat16 where the processor multiplies it natively, which takes half the time; else int8 where it does that;
+    else, or if unknown, float32.
+    """
     try:
         lines = CPU_FLAGS.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return "f32"
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return "f32" if BF16_FLAGS.isdisjoint(flags) else "bf16"
+    if not BF16_FLAGS.isdisjoint(flags):
+        return "bf16"
+    return "f32" if INT8_FLAGS.isdisjoint(flags) else "int8"
+
+
+def hint_of(precision: Precision) -> str:
+    """What the runtime is told: of 8 bits it learns from the network itself."""
+    return "f32" if precision == "int8" else precision
 
 
 class OpenVinoNetwork:
@@ -68,10 +81,13 @@ class OpenVinoNetwork:
         import openvino  # 0.4 s: paid only when a scan is scored
 
         core = openvino.Core()
-        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads,
-                    "ENABLE_CPU_PINNING": False}
+        settings = {"INFERENCE_PRECISION_HINT": hint_of(precision), "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False}
         try:
-            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            model = core.read_model(path)
+            if precision == "int8":
+                to_int8(model)
+            compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"{path.name}: not a network this runtime can read") from error
         # One more than can run, so that none has to wait until the last answer is taken.

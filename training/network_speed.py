@@ -24,9 +24,10 @@ from sacroleak.core.geometry import Shape
 from sacroleak.core.volume import Volume
 from sacroleak.models.bundle import Bundle, default_bundle, load_bundle
 from sacroleak.models.effort import Effort, precision_of
+from sacroleak.models.int8 import VALUES_LEVELS, WEIGHTS_LEVELS, in_steps
 from sacroleak.models.networks import TwoPassSegmenter, load_segmenter
 from sacroleak.models.resample import Field as Floats
-from sacroleak.models.runtime import Network, Precision, each
+from sacroleak.models.runtime import Network, Precision, each, hint_of
 from sacroleak.training.assembled import watched
 from sacroleak.training.benchmark import BenchmarkConfig, make_case, read_benchmark
 from sacroleak.training.circumstances import circumstances
@@ -37,6 +38,8 @@ from sacroleak.training.results_page import write_page
 
 CHANNELS_OF_PEAK, SIDE_OF_PEAK = 64, 64
 """Channels and voxels a side of the convolution that is timed: large enough that nothing but arithmetic counts."""
+REACH_OF_PEAK = 4.0
+"""How far the normal numbers that it multiplies are told apart in int8."""
 
 
 class NetworkSpeedConfig(BaseModel):
@@ -126,7 +129,7 @@ def peak_tests(matrix: int, threads: int, precision: Precision) -> dict[str, tup
     from openvino import opset13 as ops
 
     def ready(result: Any, inputs: list[Any]) -> Callable[[], None]:
-        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        settings = {"INFERENCE_PRECISION_HINT": hint_of(precision), "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         compiled = openvino.Core().compile_model(openvino.Model([result], inputs, "peak"), "CPU", settings)
         request = compiled.create_infer_request()
         rng = np.random.default_rng(0)
@@ -137,12 +140,17 @@ def peak_tests(matrix: int, threads: int, precision: Precision) -> dict[str, tup
 
         return run
 
+    def rounded(numbers: Any, levels: int) -> Any:
+        return in_steps(numbers.output(0), -REACH_OF_PEAK, REACH_OF_PEAK, levels) if precision == "int8" else numbers
+
     pair = [ops.parameter([matrix, matrix], np.float32) for _ in range(2)]
     n, side = CHANNELS_OF_PEAK, SIDE_OF_PEAK
     image = ops.parameter([1, n, side, side, side], np.float32)
     weights = ops.constant(np.random.default_rng(1).standard_normal((n, n, 3, 3, 3), dtype=np.float32))
-    convolved = ops.convolution(image, weights, [1] * 3, [1] * 3, [1] * 3, [1] * 3)
-    return {"matrix": (ready(ops.matmul(*pair, False, False), pair), 2 * matrix**3),
+    convolved = ops.convolution(rounded(image, VALUES_LEVELS), rounded(weights, WEIGHTS_LEVELS), [1] * 3, [1] * 3,
+                                [1] * 3, [1] * 3)
+    product = ops.matmul(rounded(pair[0], VALUES_LEVELS), rounded(pair[1], WEIGHTS_LEVELS), False, False)
+    return {"matrix": (ready(product, pair), 2 * matrix**3),
             "convolution": (ready(convolved, [image]), 2 * n * n * 27 * side**3)}
 
 

@@ -16,6 +16,7 @@ from sacroleak.training.seen_cases import SEGMENTED_BY
 
 NETWORKS = ("coarse", "fine", "near", "under")
 STAGES = ("prepare", "split", *(f"train@{n}" for n in NETWORKS[:-1]), "train_under", *(f"export@{n}" for n in NETWORKS),
+          *(f"quantise@{n}" for n in NETWORKS),
           "extract_features", "train_classifier", "release", "benchmark", "evaluate", "register")
 Stages = dict[str, dict[str, Any]]
 
@@ -131,11 +132,11 @@ def test_the_smoke_run_is_the_same_chain_and_writes_over_nothing_real(repository
 
 def test_nothing_is_trained_or_measured_before_the_split_is_checked(stages: Stages) -> None:
     for name, stage in stages.items():
-        if name.startswith(("train", "extract", "release", "benchmark")):
+        if name.startswith(("train", "quantise", "extract", "release", "benchmark")):
             assert "artifacts/split.json" in stage["deps"], name
 
 
-MADE_BY = {"classifier": ["extract_features", "train_classifier"]}
+MADE_BY = {"export": ["export", "quantise"], "classifier": ["extract_features", "train_classifier"]}
 """Stages of a make target that has another name than its stage."""
 
 

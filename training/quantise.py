@@ -1,0 +1,204 @@
+"""Stage: an exported network learns between which values its tensors lie, so that it can multiply in 8-bit integers.
+
+A step of 8 bits must serve all channels of a tensor. Therefore each channel is first scaled to reach as far as the
+others, and the weights that read it back: the network says the same as before (Meller et al. 2019, Same, Same But
+Different; Nagel et al. 2019, Data-Free Quantization). What norms read stays float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import track
+
+from sacroleak.core.config import load_config
+from sacroleak.core.errors import ModelError
+from sacroleak.core.whole import write_whole
+from sacroleak.models.architecture import ANATOMY_CHANNELS
+from sacroleak.models.int8 import RANGES, Ranges
+from sacroleak.models.runtime import OpenVinoNetwork
+from sacroleak.training.export import LARGEST_DIFFERENCE
+from sacroleak.training.manifests import anatomies_of
+from sacroleak.training.sampling import SyntheticPatches
+from sacroleak.training.train_segmenter import TrainConfig
+
+Array = npt.NDArray[np.float32]
+SMALLEST_REACH = 1e-3
+"""A channel that hardly ever says anything is not blown up to say more."""
+
+
+class QuantiseConfig(BaseModel):
+    """`configs/quantise.yaml`. `tail`: share of a tensor's values left beyond each end of its range; `channel_tail`: of
+    a channel's, beyond its reach. `most_changed`: share of voxels that may change their structure.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    samples: int = Field(ge=2)
+    tried: int = Field(ge=1)
+    seed: int
+    tail: float = Field(ge=0, lt=0.01)
+    channel_tail: float = Field(ge=0, lt=0.01)
+    most_changed: float = Field(gt=0, le=1)
+
+
+def main(config: QuantiseConfig, train: TrainConfig, *, network: Path, files: list[Path], out: Path) -> Path:
+    """Write `out` (ONNX): `network` with its channels scaled and the ranges of its tensors; and `<out>.json`, the facts
+    of `network` with the share of voxels that integers change.
+
+    It is shown samples made as in training, of the anatomies in `files`, and tried on others. Raises ModelError if it
+    is of another shape, or if scaling or integers change too much.
+    """
+    samples = SyntheticPatches(files, train.network, seed=config.seed, start=0, wild_share=train.wild_share)
+    count = config.samples + config.tried
+    shown = [channels.float().numpy() for channels, *_ in track(islice(samples, count), network.stem, total=count)]
+    tiles, others = shown[:config.samples], shown[config.samples:]
+    model = onnx.load(network)
+    scale_channels(model, _reach(model, tiles, config.channel_tail))
+    model.metadata_props.add(key=RANGES, value=json.dumps(_ranges(model, tiles, config.tail)))
+    write_whole(out, model.SerializeToString())
+    changes = _tried(network, out, others, config)
+    facts = json.loads(network.with_suffix(".json").read_text()) | {"int8_changes": changes}
+    write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
+    return out
+
+
+def scale_channels(model: onnx.ModelProto, reach: Mapping[str, Array]) -> None:
+    """Divide each channel of the tensors in `reach` by how far it goes there, (channels,), and multiply by as much what
+    reads it: in place, and the network says the same. Raises ModelError for a tensor that is scaled nowhere.
+    """
+    stored = {item.name: item for item in model.graph.initializer}
+    weights = {name: numpy_helper.to_array(item).copy() for name, item in stored.items()}
+    for name, far in reach.items():
+        for written in _written_by(model, name):
+            by = far if weights[written].ndim == 1 else far[None, :, None, None, None]
+            weights[written] /= by
+        for read, axis, first in _read_by(model, name, reach):
+            part = tuple(slice(first, first + len(far)) if a == axis else slice(None) for a in range(5))
+            weights[read][part] *= far.reshape([-1 if a == axis else 1 for a in range(5)])
+    for name, item in stored.items():
+        item.CopyFrom(numpy_helper.from_array(weights[name], name))
+
+
+def _tensors(model: onnx.ModelProto) -> list[str]:
+    """What convolutions read, but for the scan itself."""
+    return [node.output[0] for node in model.graph.node if node.op_type in {"LeakyRelu", "ConvTranspose"}]
+
+
+def _written_by(model: onnx.ModelProto, name: str) -> list[str]:
+    """Weights that scale the channels of a tensor: of a norm, which a rectifier passes on, or of a convolution."""
+    made = {node.output[0]: node for node in model.graph.node}
+    node = made[name]
+    if node.op_type == "LeakyRelu":
+        node = made[node.input[0]]
+    if node.op_type not in {"InstanceNormalization", "ConvTranspose"} or len(node.input) > 1 + _weights_of(node):
+        raise ModelError(f"{name}: comes from {node.op_type}, wanted a norm or an upward convolution without bias")
+    return list(node.input[1:])
+
+
+def _weights_of(node: onnx.NodeProto) -> int:
+    return 2 if node.op_type == "InstanceNormalization" else 1
+
+
+def _read_by(model: onnx.ModelProto, name: str, reach: Mapping[str, Array], first: int = 0,
+             ) -> list[tuple[str, int, int]]:
+    """(weights, axis, first channel there) of all that reads a tensor."""
+    found: list[tuple[str, int, int]] = []
+    for node in model.graph.node:
+        if name not in node.input:
+            continue
+        if node.op_type == "Concat":
+            before = sum(len(reach[other]) for other in node.input[:list(node.input).index(name)])
+            found += _read_by(model, node.output[0], reach, first + before)
+        elif node.op_type in {"Conv", "ConvTranspose"}:
+            found.append((node.input[1], 1 if node.op_type == "Conv" else 0, first))
+        else:
+            raise ModelError(f"{name}: is read by {node.op_type}, wanted convolutions")
+    return found
+
+
+def _reach(model: onnx.ModelProto, tiles: Sequence[Array], tail: float) -> dict[str, Array]:
+    """How far from 0 each channel of each tensor goes in the mean of the tiles, but for its tail; (channels,) each."""
+    far: dict[str, Array] = {}
+    for seen in map(_watched(model), tiles):
+        for name, values in seen.items():
+            own = np.quantile(np.abs(values.reshape(len(values), -1)), 1 - tail, axis=1) / len(tiles)
+            far[name] = far.get(name, np.float32(0)) + own.astype(np.float32)
+    return {name: np.maximum(mean, np.float32(SMALLEST_REACH)) for name, mean in far.items()}
+
+
+def _ranges(model: onnx.ModelProto, tiles: Sequence[Array], tail: float) -> Ranges:
+    """Between which values each tensor lies in the mean of the tiles, but for its tails; tensors that are joined share
+    one range.
+    """
+    ends = {name: np.zeros(2) for name in _tensors(model)}
+    for seen in map(_watched(model), tiles):
+        for name, values in seen.items():
+            ends[name] += np.quantile(values, (tail, 1 - tail)) / len(tiles)
+    for node in model.graph.node:
+        if node.op_type == "Concat" and set(node.input) <= ends.keys():
+            both = np.array([ends[name] for name in node.input])
+            joint = np.array([both[:, 0].min(), both[:, 1].max()])
+            ends |= dict.fromkeys(node.input, joint)
+    return {name: (round(float(low), 5), round(float(high), 5)) for name, (low, high) in ends.items()}
+
+
+def _watched(model: onnx.ModelProto) -> Any:
+    """A function from channels (2, i, j, k) to all tensors (channels, i, j, k) by name."""
+    import openvino
+
+    told = onnx.ModelProto()
+    told.CopyFrom(model)
+    names = _tensors(model)
+    told.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(told.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def seen(channels: Array) -> dict[str, Array]:
+        answers = compiled({"channels": channels[None]})
+        return {name: answers[name][0] for name in names}
+
+    return seen
+
+
+def _tried(network: Path, scaled: Path, tiles: Sequence[Array], config: QuantiseConfig) -> float:
+    """The share of voxels whose structure integers change. Raises ModelError if that, or what scaling alone changes, is
+    too much.
+    """
+    first, same = (OpenVinoNetwork(path, threads=1) for path in (network, scaled))
+    coarse = OpenVinoNetwork(scaled, threads=1, precision="int8")
+    changed, apart = [], 0.0
+    for channels in tiles:
+        wanted, exact, rough = first(channels), same(channels), coarse(channels)
+        apart = max(apart, float(np.abs(wanted - exact).max()))
+        changed.append(np.mean(wanted[:ANATOMY_CHANNELS].argmax(0) != rough[:ANATOMY_CHANNELS].argmax(0)))
+    if apart > LARGEST_DIFFERENCE:
+        raise ModelError(f"{scaled.name}: scaled channels change probabilities by {apart:.4f}, allowed "
+                         f"{LARGEST_DIFFERENCE}")
+    share = float(np.mean(changed))
+    if share > config.most_changed:
+        raise ModelError(f"{scaled.name}: in 8 bits {share:.2%} of voxels change their structure, allowed "
+                         f"{config.most_changed:.2%}")
+    return share
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/quantise.yaml"))
+    parser.add_argument("--train-config", type=Path, required=True, help="how the network was trained")
+    parser.add_argument("--network", type=Path, required=True, help="ONNX file of the export stage")
+    parser.add_argument("--anatomies", type=Path, default=Path("artifacts/anatomies"))
+    parser.add_argument("--manifest", type=Path, default=Path("data_manifests/anatomies.csv"))
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    main(load_config(given.config, QuantiseConfig), load_config(given.train_config, TrainConfig), network=given.network,
+         files=anatomies_of("train", given.anatomies, given.manifest), out=given.out)
