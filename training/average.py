@@ -30,7 +30,7 @@ def main(config: TrainConfig, parts: Sequence[Path], *, updates: int, out: Path)
     have channels scaled in different ways.
     """
     if len({text for text in map(_ranges_text, parts) if text}) > 1:
-        raise ModelError("the networks' channels are scaled in different ways: give them as the export stage wrote them")
+        raise ModelError("channels are scaled in different ways: give the networks as the export stage wrote them")
     weights = [weights_in(path) for path in parts]
     network = build_network(config.network.filters)
     for path, own in zip(parts, weights, strict=True):

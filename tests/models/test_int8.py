@@ -53,7 +53,8 @@ def channels() -> Array:
 def reach(channels: Array) -> float:
     """How far from 0 the tensor `first` goes."""
     image = ops.parameter([1, 4, -1, -1, -1], np.float32)
-    return float(np.abs(answer(openvino.Model([convolved(image, WEIGHTS[0], "first")], [image], "one"), channels)).max())
+    alone = openvino.Model([convolved(image, WEIGHTS[0], "first")], [image], "one")
+    return float(np.abs(answer(alone, channels)).max())
 
 
 def test_a_network_of_which_nothing_is_said_is_left_as_it_is(channels: Array) -> None:
