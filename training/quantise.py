@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -38,36 +40,55 @@ SMALLEST_REACH = 1e-3
 
 
 class QuantiseConfig(BaseModel):
-    """`configs/quantise.yaml`. `tail`: share of a tensor's values left beyond each end of its range; `channel_tail`: of
-    a channel's, beyond its reach. `most_changed`: share of voxels that may change their structure.
+    """`configs/quantise.yaml`. `tails`: shares of a tensor's values left beyond each end of its range, of which the
+    best is taken; `channel_tails`: of a channel's, beyond its reach, likewise. `most_changed`: share of voxels that may
+    change their structure.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     samples: int = Field(ge=2)
     tried: int = Field(ge=1)
     seed: int
-    tail: float = Field(ge=0, lt=0.01)
-    channel_tail: float = Field(ge=0, lt=0.01)
+    tails: tuple[float, ...] = Field(min_length=1)
+    channel_tails: tuple[float, ...] = Field(min_length=1)
     most_changed: float = Field(gt=0, le=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """An ONNX file, how much its probabilities differ in 8 bits in the mean, and the share of voxels whose structure
+    changes.
+    """
+
+    model: bytes = b""
+    differs: float
+    changed: float
 
 
 def main(config: QuantiseConfig, train: TrainConfig, *, network: Path, files: list[Path], out: Path) -> Path:
     """Write `out` (ONNX): `network` with its channels scaled and the ranges of its tensors; and `<out>.json`, the facts
     of `network` with the share of voxels that integers change.
 
-    It is shown samples made as in training, of the anatomies in `files`, and tried on others. Raises ModelError if it
-    is of another shape, or if scaling or integers change too much.
+    It is shown samples made as in training, of the anatomies in `files`, and tried on others, by which tails are
+    chosen. Raises ModelError if it is of another shape, or if scaling or integers change too much.
     """
     samples = SyntheticPatches(files, train.network, seed=config.seed, start=0, wild_share=train.wild_share)
     count = config.samples + config.tried
     shown = [channels.float().numpy() for channels, *_ in track(islice(samples, count), network.stem, total=count)]
     tiles, others = shown[:config.samples], shown[config.samples:]
-    model = onnx.load(network)
-    scale_channels(model, _reach(model, tiles, config.channel_tail))
-    model.metadata_props.add(key=RANGES, value=json.dumps(_ranges(model, tiles, config.tail)))
-    write_whole(out, model.SerializeToString())
-    changes = _tried(network, out, others, config)
-    facts = json.loads(network.with_suffix(".json").read_text()) | {"int8_changes": changes}
+    exact = [OpenVinoNetwork(network, threads=1)(channels) for channels in others]
+    best = _Candidate(differs=np.inf, changed=1.0)
+    with TemporaryDirectory() as folder:
+        for model in _candidates(onnx.load(network), tiles, config):
+            path = Path(folder) / out.name
+            path.write_bytes(model)
+            tried = _tried(path, others, exact)
+            best = min(best, replace(tried, model=model), key=lambda candidate: candidate.differs)
+    if best.changed > config.most_changed:
+        raise ModelError(f"{out.name}: in 8 bits {best.changed:.2%} of voxels change their structure, allowed "
+                         f"{config.most_changed:.2%}")
+    write_whole(out, best.model)
+    facts = json.loads(network.with_suffix(".json").read_text()) | {"int8_changes": best.changed}
     write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
     return out
 
@@ -126,30 +147,40 @@ def _read_by(model: onnx.ModelProto, name: str, reach: Mapping[str, Array], firs
     return found
 
 
-def _reach(model: onnx.ModelProto, tiles: Sequence[Array], tail: float) -> dict[str, Array]:
-    """How far from 0 each channel of each tensor goes in the mean of the tiles, but for its tail; (channels,) each."""
-    far: dict[str, Array] = {}
-    for seen in map(_watched(model), tiles):
-        for name, values in seen.items():
-            own = np.quantile(np.abs(values.reshape(len(values), -1)), 1 - tail, axis=1) / len(tiles)
-            far[name] = far.get(name, np.float32(0)) + own.astype(np.float32)
-    return {name: np.maximum(mean, np.float32(SMALLEST_REACH)) for name, mean in far.items()}
+def _candidates(network: onnx.ModelProto, tiles: Sequence[Array], config: QuantiseConfig) -> Iterator[bytes]:
+    """The network with its channels scaled and its ranges, for all tails."""
+    reach = _mean_quantiles(network, tiles, [1 - tail for tail in config.channel_tails], each_channel=True)
+    for number in range(len(config.channel_tails)):
+        model = onnx.ModelProto()
+        model.CopyFrom(network)
+        scale_channels(model, {name: np.maximum(far[number], SMALLEST_REACH) for name, far in reach.items()})
+        ends = _mean_quantiles(model, tiles, [q for tail in config.tails for q in (tail, 1 - tail)])
+        entry = model.metadata_props.add(key=RANGES)
+        for low in range(0, 2 * len(config.tails), 2):
+            ranges = {name: (float(found[low]), float(found[low + 1])) for name, found in ends.items()}
+            entry.value = json.dumps(_joined(model, ranges))
+            yield model.SerializeToString()
 
 
-def _ranges(model: onnx.ModelProto, tiles: Sequence[Array], tail: float) -> Ranges:
-    """Between which values each tensor lies in the mean of the tiles, but for its tails; tensors that are joined share
-    one range.
-    """
-    ends = {name: np.zeros(2) for name in _tensors(model)}
+def _mean_quantiles(model: onnx.ModelProto, tiles: Sequence[Array], quantiles: Sequence[float], *,
+                    each_channel: bool = False) -> dict[str, Array]:
+    """(quantiles,) of each tensor in the mean of the tiles; or (quantiles, channels) of how far from 0 a channel is."""
+    found: dict[str, Array] = {}
     for seen in map(_watched(model), tiles):
         for name, values in seen.items():
-            ends[name] += np.quantile(values, (tail, 1 - tail)) / len(tiles)
+            own = np.quantile(np.abs(values.reshape(len(values), -1)), quantiles, axis=1) if each_channel else (
+                np.quantile(values, quantiles))
+            found[name] = found.get(name, np.float32(0)) + (own / len(tiles)).astype(np.float32)
+    return found
+
+
+def _joined(model: onnx.ModelProto, ranges: Ranges) -> Ranges:
+    """The same, but tensors that are put together share one range."""
     for node in model.graph.node:
-        if node.op_type == "Concat" and set(node.input) <= ends.keys():
-            both = np.array([ends[name] for name in node.input])
-            joint = np.array([both[:, 0].min(), both[:, 1].max()])
-            ends |= dict.fromkeys(node.input, joint)
-    return {name: (round(float(low), 5), round(float(high), 5)) for name, (low, high) in ends.items()}
+        if node.op_type == "Concat" and set(node.input) <= ranges.keys():
+            lows, highs = zip(*(ranges[name] for name in node.input), strict=True)
+            ranges = ranges | dict.fromkeys(node.input, (min(lows), max(highs)))
+    return ranges
 
 
 def _watched(model: onnx.ModelProto) -> Any:
@@ -170,25 +201,18 @@ def _watched(model: onnx.ModelProto) -> Any:
     return seen
 
 
-def _tried(network: Path, scaled: Path, tiles: Sequence[Array], config: QuantiseConfig) -> float:
-    """The share of voxels whose structure integers change. Raises ModelError if that, or what scaling alone changes, is
-    too much.
-    """
-    first, same = (OpenVinoNetwork(path, threads=1) for path in (network, scaled))
-    coarse = OpenVinoNetwork(scaled, threads=1, precision="int8")
-    changed, apart = [], 0.0
-    for channels in tiles:
-        wanted, exact, rough = first(channels), same(channels), coarse(channels)
-        apart = max(apart, float(np.abs(wanted - exact).max()))
-        changed.append(np.mean(wanted[:ANATOMY_CHANNELS].argmax(0) != rough[:ANATOMY_CHANNELS].argmax(0)))
+def _tried(scaled: Path, tiles: Sequence[Array], exact: Sequence[Array]) -> _Candidate:
+    """What integers change of the `exact` answers. Raises ModelError if scaling alone changes them."""
+    apart = float(np.abs(OpenVinoNetwork(scaled, threads=1)(tiles[0]) - exact[0]).max())
     if apart > LARGEST_DIFFERENCE:
         raise ModelError(f"{scaled.name}: scaled channels change probabilities by {apart:.4f}, allowed "
                          f"{LARGEST_DIFFERENCE}")
-    share = float(np.mean(changed))
-    if share > config.most_changed:
-        raise ModelError(f"{scaled.name}: in 8 bits {share:.2%} of voxels change their structure, allowed "
-                         f"{config.most_changed:.2%}")
-    return share
+    network = OpenVinoNetwork(scaled, threads=1, precision="int8")
+    pairs = [(network(channels), wanted) for channels, wanted in zip(tiles, exact, strict=True)]
+    differs = np.mean([np.abs(found - wanted).mean() for found, wanted in pairs])
+    changed = np.mean([(found[:ANATOMY_CHANNELS].argmax(0) != wanted[:ANATOMY_CHANNELS].argmax(0)).mean()
+                       for found, wanted in pairs])
+    return _Candidate(differs=float(differs), changed=float(changed))
 
 
 if __name__ == "__main__":
