@@ -63,7 +63,8 @@ def main(config: ReleaseConfig, *, networks: Networks, released: Path, manifest:
     """
     facts = {name: json.loads(path.with_suffix(".json").read_text()) for name, (_, path) in networks.items()}
     held_out = _held_out(manifest)
-    training = {f"{name}_updates": facts[name]["updates"] for name in networks} | {"held_out_anatomies": held_out}
+    training = {f"{name}_{fact}": facts[name][fact] for fact in ("updates", "int8_changes") for name in networks
+                if fact in facts[name]} | {"held_out_anatomies": held_out}
     draft = BundleDraft(
         name=config.name, version=config.version, created=now, training=training,
         intensity=tuple(IntensityWindow(low_hu=low, high_hu=high) for low, high in WINDOWS_HU),
@@ -125,7 +126,7 @@ def _card(config: ReleaseConfig, draft: BundleDraft, by: str) -> str:
 For research. Not a medical device; not for diagnosis or treatment of anyone.
 
 **What it does.** {_count(draft)} 3-D networks (MONAI DynUNet). {_passes(draft)}
-{by}
+{_in_8_bits(draft)}{by}
 
 **What it learned from.** Only synthetic scans, rendered anew for every update from distance fields of bones, with
 randomised tissue, lesions, cement, leaks, metal, noise, blur and field of view. Updates: {updates}. Never a real scan,
@@ -144,6 +145,16 @@ vertebrae, children and earlier pelvic surgery are outside what it learned.
 
 def _count(draft: BundleDraft) -> str:
     return {2: "Two", 3: "Three", 4: "Four"}.get(len(draft.networks), str(len(draft.networks)))
+
+
+def _in_8_bits(draft: BundleDraft) -> str:
+    changes = {name: draft.training[f"{name}_int8_changes"] for name in draft.networks
+               if f"{name}_int8_changes" in draft.training}
+    if not changes:
+        return ""
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in changes.items())
+    return ("On processors that are quickest so, convolutions multiply 8-bit integers; of the voxels of simulated "
+            f"samples these change their structure then: {shares}.\n")
 
 
 def _passes(draft: BundleDraft) -> str:

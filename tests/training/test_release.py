@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,6 +61,19 @@ def test_a_release_is_verified_and_becomes_the_champion(bundle: Bundle, tmp_path
 
 def test_a_release_can_score(bundle: Bundle) -> None:
     assert hasattr(load_segmenter(bundle, threads=1), "segment")
+
+
+def test_the_card_says_what_8_bits_change(config: ReleaseConfig, networks: Networks, manifest: Path,
+                                          tmp_path: Path) -> None:
+    ready: Networks = {}
+    for name, (train, path) in networks.items():
+        ready[name] = (train, tmp_path / path.name)
+        ready[name][1].write_bytes(path.read_bytes())
+        facts = {"updates": 5, "int8_changes": 0.0042} if name == "near" else {"updates": 5}
+        ready[name][1].with_suffix(".json").write_text(json.dumps(facts))
+    bundle = release.main(config, networks=ready, released=tmp_path / "released", manifest=manifest, now=NOW)
+    assert bundle.index.training["near_int8_changes"] == 0.0042
+    assert "change their structure then: near 0.42%." in bundle.card()
 
 
 def test_a_release_without_the_near_network_can_score(config: ReleaseConfig, networks: Networks, manifest: Path,
