@@ -153,7 +153,10 @@ def _candidates(network: onnx.ModelProto, tiles: Sequence[Array], config: Quanti
     for number in range(len(config.channel_tails)):
         model = onnx.ModelProto()
         model.CopyFrom(network)
-        scale_channels(model, {name: np.maximum(far[number], SMALLEST_REACH) for name, far in reach.items()})
+        far = {name: np.maximum(found[number], SMALLEST_REACH) for name, found in reach.items()}
+        # All reach as far as they did in the mean: weights stay as large as they were, for a training that goes on.
+        common = np.exp(np.log(np.concatenate(list(far.values()))).mean())
+        scale_channels(model, {name: own / common for name, own in far.items()})
         ends = _mean_quantiles(model, tiles, [q for tail in config.tails for q in (tail, 1 - tail)])
         entry = model.metadata_props.add(key=RANGES)
         for low in range(0, 2 * len(config.tails), 2):
