@@ -90,6 +90,8 @@ class OpenVinoNetwork:
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"{path.name}: not a network this runtime can read") from error
+        except ModelError as error:
+            raise ModelError(f"{path.name}: {error}") from error
         # One more than can run, so that none has to wait until the last answer is taken.
         self._requests = [compiled.create_infer_request() for _ in range(threads + 1)]
 

@@ -1,5 +1,5 @@
-"""What networks calculate in: bfloat16 only where the processor has it, with nearly the same answers; and the same
-answers with however many threads.
+"""What networks calculate in: bfloat16 or integers only where the processor has them, with nearly the same answers; and
+the same answers with however many threads.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
+from sacroleak.core.errors import ModelError
 from sacroleak.models import runtime
 from sacroleak.models.bundle import default_bundle
 from sacroleak.models.effort import Effort, precision_of
 from sacroleak.models.runtime import OpenVinoNetwork, Precision, quickest
+
+INTEGERS_TOO: tuple[Precision, Precision] = ("f32", "int8")
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +29,9 @@ def forgotten() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("flags", "wanted"), [
-    ("fpu avx2 avx512f avx512_bf16 amx_tile", "bf16"), ("fpu amx_bf16", "bf16"), ("fpu avx2 avx512f", "f32")])
-def test_a_processor_with_native_bfloat16_uses_it(
+    ("fpu avx2 avx512f avx512_bf16 amx_tile", "bf16"), ("fpu amx_bf16", "bf16"), ("fpu avx2 avx512f", "f32"),
+    ("fpu avx512f avx512_vnni", "int8"), ("fpu avx2 avx_vnni", "int8"), ("fpu avx512_vnni avx512_bf16", "bf16")])
+def test_a_processor_uses_what_it_multiplies_quickest(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, wanted: str) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: some\nflags\t\t: {flags}\n")
     monkeypatch.setattr(runtime, "CPU_FLAGS", tmp_path / "cpuinfo")
@@ -55,7 +60,26 @@ def shown() -> list[npt.NDArray[np.float32]]:
     return [rng.uniform(-1, 1, size=(2, 32, 32, side)).astype(np.float32) for side in (32, 48, 32, 48, 32, 32, 48)]
 
 
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_integers_say_nearly_the_same_as_float32_and_a_network_without_ranges_the_same(tmp_path: Path) -> None:
+    channels = np.random.default_rng(3).uniform(-1, 1, size=(2, 32, 32, 32)).astype(np.float32)
+    path = default_bundle().network_path("near")
+    exact, rough = (OpenVinoNetwork(path, threads=1, precision=p)(channels) for p in INTEGERS_TOO)
+    assert 0 < np.abs(exact - rough).mean() < 0.02
+    silent = onnx.load(path)
+    del silent.metadata_props[:]
+    (tmp_path / "near.onnx").write_bytes(silent.SerializeToString())
+    assert np.array_equal(OpenVinoNetwork(tmp_path / "near.onnx", threads=1, precision="int8")(channels), exact)
+
+
+def test_a_network_that_says_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    said = onnx.load(default_bundle().network_path("near"))
+    said.metadata_props[0].value = "nothing"
+    (tmp_path / "near.onnx").write_bytes(said.SerializeToString())
+    with pytest.raises(ModelError, match=r"near\.onnx: sacroleak\.ranges: wanted"):
+        OpenVinoNetwork(tmp_path / "near.onnx", threads=1, precision="int8")
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_an_answer_does_not_depend_on_the_threads_nor_on_its_company(
         shown: list[npt.NDArray[np.float32]], precision: Precision) -> None:
     path = default_bundle().network_path("near")
