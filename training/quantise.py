@@ -40,12 +40,13 @@ SMALLEST_REACH = 1e-3
 
 
 class QuantiseConfig(BaseModel):
-    """`configs/quantise.yaml`. `tails`: shares of a tensor's values left beyond each end of its range, of which the
-    best is taken; `channel_tails`: of a channel's, beyond its reach, likewise. `most_changed`: share of voxels that may
-    change their structure.
+    """`configs/quantise.yaml`. `networks`: which are changed; the others stay as exported. `tails`: shares of a tensor's
+    values left beyond each end of its range, of which the best is taken; `channel_tails`: of a channel's, beyond its
+    reach, likewise. `most_changed`: share of voxels that may change their structure.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    networks: tuple[str, ...]
     samples: int = Field(ge=2)
     tried: int = Field(ge=1)
     seed: int
@@ -67,11 +68,14 @@ class _Candidate:
 
 def main(config: QuantiseConfig, train: TrainConfig, *, network: Path, files: list[Path], out: Path) -> Path:
     """Write `out` (ONNX): `network` with its channels scaled and the ranges of its tensors; and `<out>.json`, the facts
-    of `network` with the share of voxels that integers change.
+    of `network` with the share of voxels that integers change. Both as they are if it is none of the config's networks.
 
     It is shown samples made as in training, of the anatomies in `files`, and tried on others, by which tails are
     chosen. Raises ModelError if it is of another shape, or if scaling or integers change too much.
     """
+    facts = json.loads(network.with_suffix(".json").read_text())
+    if train.network.name not in config.networks:
+        return _written(out, network.read_bytes(), facts)
     samples = SyntheticPatches(files, train.network, seed=config.seed, start=0, wild_share=train.wild_share)
     count = config.samples + config.tried
     shown = [channels.float().numpy() for channels, *_ in track(islice(samples, count), network.stem, total=count)]
@@ -87,8 +91,11 @@ def main(config: QuantiseConfig, train: TrainConfig, *, network: Path, files: li
     if best.changed > config.most_changed:
         raise ModelError(f"{out.name}: in 8 bits {best.changed:.2%} of voxels change their structure, allowed "
                          f"{config.most_changed:.2%}")
-    write_whole(out, best.model)
-    facts = json.loads(network.with_suffix(".json").read_text()) | {"int8_changes": best.changed}
+    return _written(out, best.model, facts | {"int8_changes": best.changed})
+
+
+def _written(out: Path, model: bytes, facts: Mapping[str, Any]) -> Path:
+    write_whole(out, model)
     write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
     return out
 

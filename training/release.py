@@ -153,8 +153,8 @@ def _in_8_bits(draft: BundleDraft) -> str:
     if not changes:
         return ""
     shares = ", ".join(f"{name} {share:.2%}" for name, share in changes.items())
-    return ("On processors that are quickest so, convolutions multiply 8-bit integers; of the voxels of simulated "
-            f"samples these change their structure then: {shares}.\n")
+    return (f"On processors that are quickest so, convolutions of {' and '.join(changes)} multiply 8-bit integers; of "
+            f"the voxels of simulated samples these change their structure then: {shares}.\n")
 
 
 def _passes(draft: BundleDraft) -> str:

@@ -23,7 +23,7 @@ from sacroleak.training.train_segmenter import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning",
                                         "ignore::torch.jit.TracerWarning")  # the exporter speaks of its own inside
-CONFIG = QuantiseConfig(samples=3, tried=2, seed=1, tails=(1e-5, 0.4), channel_tails=(1e-3,), most_changed=0.2)
+CONFIG = QuantiseConfig(networks=("fine",), samples=3, tried=2, seed=1, tails=(1e-5, 0.4), channel_tails=(1e-3,), most_changed=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,13 @@ def test_training_can_go_on_from_it(train: TrainConfig, ready: Path, tmp_path: P
     path = exported(again, train, updates=9, out=tmp_path / "again.onnx")
     wanted, found = (OpenVinoNetwork(one, threads=1)(channels) for one in (ready, path))
     assert np.abs(wanted - found).max() <= LARGEST_DIFFERENCE
+
+
+def test_a_network_that_is_not_named_stays_as_it_is(train: TrainConfig, network: Path, tmp_path: Path) -> None:
+    out = quantise.main(CONFIG.model_copy(update={"networks": ("near",)}), train, network=network, files=[],
+                        out=tmp_path / "fine.onnx")
+    assert out.read_bytes() == network.read_bytes()
+    assert out.with_suffix(".json").read_text() == network.with_suffix(".json").read_text()
 
 
 def test_a_network_that_integers_change_too_much_is_refused(
