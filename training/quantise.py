@@ -40,7 +40,7 @@ SMALLEST_REACH = 1e-3
 
 
 class QuantiseConfig(BaseModel):
-    """`configs/quantise.yaml`. `networks`: which are changed; the others stay as exported. `tails`: shares of a tensor's
+    """`configs/quantise.yaml`. `networks`: which are changed; others stay as they are. `tails`: shares of a tensor's
     values left beyond each end of its range, of which the best is taken; `channel_tails`: of a channel's, beyond its
     reach, likewise. `most_changed`: share of voxels that may change their structure.
     """

@@ -23,7 +23,8 @@ from sacroleak.training.train_segmenter import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning",
                                         "ignore::torch.jit.TracerWarning")  # the exporter speaks of its own inside
-CONFIG = QuantiseConfig(networks=("fine",), samples=3, tried=2, seed=1, tails=(1e-5, 0.4), channel_tails=(1e-3,), most_changed=0.2)
+CONFIG = QuantiseConfig(networks=("fine",), samples=3, tried=2, seed=1, tails=(1e-5, 0.4), channel_tails=(1e-3,),
+                        most_changed=0.2)
 
 
 @pytest.fixture(scope="module")
