@@ -56,8 +56,8 @@ Seconds that the networks' calls take, and nothing else, for one made scan of th
 are counted from the convolutions of the exported networks times the calls made, two for each multiplication with its
 addition. The peak is the faster of a large matrix product and a large convolution, run in turn with the networks by the
 same runtime on the same threads in the same precision: bfloat16 where the processor multiplies that natively, else
-8-bit integers where it does that, else float32. Both make the networks about twice as fast and the peak several times,
-so that the share of it falls. `careful` is always float32."""
+8-bit integers where it does that (as the close networks do then), else float32. Both make networks about twice as fast
+and the peak several times, so that the share of it falls. `careful` is always float32."""
 BATCH_NOTE = """\
 All of it in one run, by calls of the real command in processes of their own, on two cores, with everything on, files
 read from the disk; *seconds* are those of the whole call, `other` those of none of its stages: start, finding scans and
