@@ -95,6 +95,7 @@ def main(config: QuantiseConfig, train: TrainConfig, *, network: Path, files: li
 
 
 def _written(out: Path, model: bytes, facts: Mapping[str, Any]) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, model)
     write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
     return out

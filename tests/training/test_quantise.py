@@ -48,7 +48,7 @@ def network(train: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def ready(train: TrainConfig, network: Path, anatomies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = sorted(anatomies.glob("*.npz"))
-    out = tmp_path_factory.mktemp("export") / "fine.onnx"
+    out = tmp_path_factory.mktemp("ready") / "export/fine.onnx"  # in a folder that is not there yet
     return quantise.main(CONFIG, train, network=network, files=files, out=out)
 
 
