@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,9 +43,13 @@ def exported(network: nn.Module, config: TrainConfig, *, updates: int, out: Path
     difference = _difference(Probabilities(network), out, config.network.patch)
     if difference > LARGEST_DIFFERENCE:
         raise ModelError(f"{out.name}: exported probabilities differ by {difference:.4f}, allowed {LARGEST_DIFFERENCE}")
-    facts = {"updates": updates, "largest_difference": difference}
-    write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
+    write_facts(out, {"updates": updates, "largest_difference": difference})
     return out
+
+
+def write_facts(network: Path, facts: Mapping[str, Any]) -> None:
+    """What is known of an exported network, beside it as `.json`."""
+    write_whole(network.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
 
 
 def _difference(model: torch.nn.Module, exported: Path, patch: tuple[int, int, int]) -> float:

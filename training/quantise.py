@@ -29,12 +29,14 @@ from sacroleak.core.whole import write_whole
 from sacroleak.models.architecture import ANATOMY_CHANNELS
 from sacroleak.models.int8 import RANGES, Ranges
 from sacroleak.models.runtime import OpenVinoNetwork
-from sacroleak.training.export import LARGEST_DIFFERENCE
+from sacroleak.training.export import LARGEST_DIFFERENCE, write_facts
 from sacroleak.training.manifests import anatomies_of
 from sacroleak.training.sampling import SyntheticPatches
 from sacroleak.training.train_segmenter import TrainConfig
 
 Array = npt.NDArray[np.float32]
+SCALED_BY = {"InstanceNormalization": 2, "ConvTranspose": 1}
+"""Operations whose weights scale the channels they make, and how many weights those are: gain and shift; no bias."""
 SMALLEST_REACH = 1e-3
 """A channel that hardly ever says anything is not blown up to say more."""
 
@@ -97,7 +99,7 @@ def main(config: QuantiseConfig, train: TrainConfig, *, network: Path, files: li
 def _written(out: Path, model: bytes, facts: Mapping[str, Any]) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, model)
-    write_whole(out.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
+    write_facts(out, facts)
     return out
 
 
@@ -129,13 +131,9 @@ def _written_by(model: onnx.ModelProto, name: str) -> list[str]:
     node = made[name]
     if node.op_type == "LeakyRelu":
         node = made[node.input[0]]
-    if node.op_type not in {"InstanceNormalization", "ConvTranspose"} or len(node.input) > 1 + _weights_of(node):
+    if len(node.input) > 1 + SCALED_BY.get(node.op_type, -1):
         raise ModelError(f"{name}: comes from {node.op_type}, wanted a norm or an upward convolution without bias")
     return list(node.input[1:])
-
-
-def _weights_of(node: onnx.NodeProto) -> int:
-    return 2 if node.op_type == "InstanceNormalization" else 1
 
 
 def _read_by(model: onnx.ModelProto, name: str, reach: Mapping[str, Array], first: int = 0,
