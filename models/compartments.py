@@ -58,7 +58,10 @@ class Compartments:
     limits: CompartmentLimits
 
     def bone_distance_mm(self, points_lps: Points) -> Distances:
-        """Signed distance of (n, 3) LPS mm to the sacrum's own surface, negative in bone; (n,) mm."""
+        """Signed distance of (n, 3) LPS mm to the sacrum's own surface, negative in bone; (n,) mm.
+
+        Beyond the box around the cement the sign is not known: there it is positive.
+        """
         near = self.sacrum.at(points_lps)
         index = self.sacrum.geometry.to_index(points_lps)
         beyond = ((index < 0) | (index > np.array(self.sacrum.geometry.shape) - 1)).any(axis=1)

@@ -129,10 +129,12 @@ def _foreign(
 
     A needle's track through the ilium points at the sacrum's cement and is of this treatment.
     """
-    foreign = np.zeros(len(points), dtype=np.bool_)
-    amounts = {"L5": 0, "the ilium": 0}
+    filled = _filled_l5(index, spaces.l5.at(points), bone=bone, limits=limits, voxel_ml=geometry.voxel_ml)
+    foreign = filled.copy()
+    amounts = {"L5": int(filled.sum()), "the ilium": 0}
     notes: list[str] = []
-    pieces = _components(index)
+    pieces = np.zeros(len(points), dtype=np.int64)
+    pieces[~filled] = _components(index[~filled])
     voxel_ml = geometry.voxel_ml
     hips, l5 = spaces.hips.at(points) <= 0, spaces.l5.at(points) <= 0
     # What a needle left on its way through an ilium is of this treatment; none goes through L5.
@@ -152,13 +154,25 @@ def _foreign(
             loose.append(piece)
             continue
         foreign |= piece
-    notes = [f"Cement of {count * voxel_ml:.2f} mL lies in {where}, apart from the sacrum: another treatment, no leak."
+    notes = [f"Cement of {count * voxel_ml:.2f} mL lies in {where}: of another treatment, no leak."
              for where, count in amounts.items() if count] + notes
     out = _out_of_foreign(loose, points, bone=bone, foreign=foreign)
     if out.any():
         notes.append(f"Cement of {out.sum() * voxel_ml:.2f} mL lies nearer to the cement of that treatment than to the "
                      "sacrum, and is counted with it.")
     return foreign | out, tuple(notes)
+
+
+def _filled_l5(index: Indices, l5: Distances, *, bone: Distances, limits: LeakLimits, voxel_ml: float) -> Mask:
+    """Cement of an L5 that was filled itself, though a leak in the disc hangs together with it; (n,).
+
+    `l5` and `bone`: distances from L5, 0 or less in it, and from the sacrum, (n,) mm.
+    """
+    lump = (l5 <= limits.depth_mm) & (l5 < bone)
+    numbers = np.zeros(len(index), dtype=np.int64)
+    numbers[lump] = _components(index[lump])
+    within = np.bincount(numbers[lump & (l5 <= 0)], minlength=int(numbers.max(initial=0)) + 1) * voxel_ml
+    return np.asarray((within >= limits.foreign_l5_ml)[numbers])
 
 
 def _out_of_foreign(pieces: list[Mask], points: Points, *, bone: Distances, foreign: Mask) -> Mask:

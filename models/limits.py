@@ -51,6 +51,7 @@ class LeakLimits(_Limits):
     reach_mm: PositiveFloat
     foreign_bone_share: PositiveFloat
     foreign_sacrum_share: PositiveFloat
+    foreign_l5_ml: PositiveFloat
     source_ml: PositiveFloat
     source_gap_mm: PositiveFloat
     source_coverage: PositiveFloat

@@ -18,12 +18,12 @@ from sacroleak.models.course import Course, direction
 from sacroleak.models.limits import NeedleLimits, TrackLimits
 from sacroleak.models.tracks import (
     NOTHING_HEARD,
-    TARGETS,
     Heard,
     Track,
     inside_once,
     logistic,
     outwards,
+    spread,
     three,
 )
 
@@ -162,7 +162,7 @@ def _fan(
     meet in the bone.
     """
     tracks, needles = limits
-    starts = _spread(_lump(entry, inside, needles.entry_lump_mm))
+    starts = spread(_lump(entry, inside, needles.entry_lump_mm))
     length = np.linalg.norm(entry - starts, axis=1)
     far = length >= needles.entry_base_mm
     starts, ways = starts[far], (entry - starts[far]) / length[far, None]
@@ -186,16 +186,6 @@ def _lump(entry: Vector, inside: Points, reach_mm: float) -> Points:
     """The cement about the place that is nearest to the entry."""
     nearest = inside[np.argmin(np.linalg.norm(inside - entry, axis=1))]
     return np.asarray(inside[np.linalg.norm(inside - nearest, axis=1) <= reach_mm])
-
-
-def _spread(points: Points) -> Points:
-    """At most TARGETS of the points, each as far as can be from those before; the first is nearest to their middle."""
-    chosen = [int(np.argmin(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
-    away = np.linalg.norm(points - points[chosen[0]], axis=1)
-    while len(chosen) < TARGETS and away.max() > 1.0:
-        chosen.append(int(np.argmax(away)))
-        away = np.minimum(away, np.linalg.norm(points - points[chosen[-1]], axis=1))
-    return points[chosen]
 
 
 def _depth_mm(starts: Points, ways: Points, spaces: Compartments) -> npt.NDArray[np.float64]:

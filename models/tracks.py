@@ -149,7 +149,7 @@ def outwards(course: Course, spaces: Compartments) -> tuple[Points, Distances]:
 def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> list[Track]:
     """Straight ways from the cement to the surface along which the bone is less dense than beside them."""
     mouths = _mouths(inside, spaces, ct, limits)
-    targets = inside[:: max(1, len(inside) // TARGETS)]
+    targets = spread(inside)
     if len(mouths) == 0:
         return []
     ends, starts = (a.reshape(-1, 3) for a in np.broadcast_arrays(mouths[:, None], targets[None]))
@@ -180,6 +180,19 @@ def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits
                 f"the bone, which is {contrast[n]:.0f} HU less dense along it than beside it.")
         tracks.append(Track(entry_lps_mm=three(ends[n]), direction=three(ways[n]), score=score, sentence=text))
     return tracks
+
+
+def spread(points: Points) -> Points:
+    """At most TARGETS of the points, each as far as can be from those before; the first is nearest to their middle.
+
+    It does not matter in which order they are given, unless two are equally far.
+    """
+    chosen = [int(np.argmin(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
+    away = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < TARGETS and away.max() > 1.0:
+        chosen.append(int(np.argmax(away)))
+        away = np.minimum(away, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return points[chosen]
 
 
 def _mouths(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> Points:

@@ -145,6 +145,17 @@ def test_cement_of_another_treatment_is_named_and_left_alone(place: tuple[float,
     assert name in cement.notes[0]
 
 
+def test_a_leak_in_the_disc_ends_where_a_filled_l5_begins() -> None:
+    middle = float(canal_y(66)) - 20.0
+    source, disc = ball((5.0, middle, 48.0), 7.0), tube([(5.0, middle, 48.0), (5.0, middle, 66.0)], 6.0)
+    alone, _, _ = leaks_of(cement_at(source, disc))
+    found, cement, _ = leaks_of(cement_at(source, disc, ball((5.0, middle, 75.0), 8.0)))
+    assert len(found) == len(alone) == 1
+    assert cement.volume_ml(found[0]) == pytest.approx(cement.volume_ml(alone[0]), rel=0.35)
+    assert cement.volume_ml(cement.foreign) > LIMITS.leaks.foreign_l5_ml
+    assert "L5" in cement.notes[0]
+
+
 def test_cement_far_away_is_named_and_not_judged() -> None:
     found, cement, _ = leaks_of(cement_at(alar_cement(), ball((0.0, front_y(10) - 60.0, 10.0), 4.0)))
     assert found == []
