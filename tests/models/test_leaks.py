@@ -10,7 +10,7 @@ from sacroleak.models.compartments import Compartments, compartments
 from sacroleak.models.leaks import Cement, LeakPart, Rows, divide, find_leaks, place_cement
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.segmentation import Segmentation
-from tests.phantoms import Pose, alar_cement, back_y, ball, canal_y, cement_at, ellipsoid, front_y, tube
+from tests.phantoms import Pose, alar_cement, back_y, ball, canal_y, cement_at, ellipsoid, front_y, half_width, tube
 
 LIMITS = shipped_limits()
 VOXEL_ML = 0.8 * 0.8 * 1.0 / 1000.0
@@ -46,6 +46,16 @@ def test_cement_inside_the_bone_is_no_leak() -> None:
 def test_a_rim_of_contour_noise_is_no_leak(beyond: float) -> None:
     touching = ball((32.0, front_y(15, 32) + 8.0 - beyond, 15.0), 8.0)
     assert leaks_of(cement_at(touching))[0] == []
+
+
+def test_a_plate_in_the_joint_is_a_leak_though_the_joint_is_hardly_wider_than_noise() -> None:
+    plate = ellipsoid((float(half_width(10)), float(canal_y(10)) - 8, 10.0), (1.0, 4, 4))
+    found, cement, spaces = leaks_of(cement_at(alar_cement(-1), plate))
+    assert len(found) == 1
+    assert cement.excess_mm[found[0]].max() < 0
+    assert (spaces.at(cement.points[found[0]]) == Compartment.SACROILIAC_JOINT).all()
+    as_elsewhere = LIMITS.leaks.model_copy(update={"joint_depth_mm": LIMITS.leaks.surface_depth_mm})
+    assert find_leaks(cement, as_elsewhere) == []
 
 
 def test_two_leaks_of_one_cement_body_stay_two() -> None:
