@@ -39,7 +39,7 @@ class Cement:
 
     `index`: (n, 3) on `geometry`. `points`: LPS mm. `bone_mm`: signed distance to the sacrum, negative inside;
     `outward`: unit vector (n, 3), LPS, in which it grows. `excess_mm`: distance beyond what contour noise and thick
-    voxels explain. `joint`: between sacrum and hip. `foreign`: of another treatment.
+    voxels explain. `joint`: between sacrum and hip. `canal`: in the sacral canal. `foreign`: of another treatment.
     """
 
     geometry: Geometry
@@ -49,6 +49,7 @@ class Cement:
     outward: Points
     excess_mm: Distances
     joint: Mask
+    canal: Mask
     foreign: Mask
     notes: tuple[str, ...] = ()
 
@@ -74,7 +75,7 @@ def place_cement(mask: Mask, geometry: Geometry, spaces: Compartments, limits: L
     foreign, notes = _foreign(index, points, bone=bone, spaces=spaces, limits=limits, geometry=geometry)
     outward = spaces.sacrum.direction_at(points)
     return Cement(geometry=geometry, index=index, points=points, bone_mm=bone, outward=outward, foreign=foreign,
-                  joint=(bone > 0) & spaces.in_joint(points, bone),
+                  joint=(bone > 0) & spaces.in_joint(points, bone), canal=spaces.canal.at(points) <= 0,
                   excess_mm=bone - _noise_mm(outward, geometry, limits), notes=notes)
 
 
@@ -82,8 +83,9 @@ def find_leaks(cement: Cement, limits: LeakLimits) -> list[Rows]:
     """Rows of each leak; what is left of the cement is inside the bone, a rim of contour noise, or foreign."""
     outside = (cement.bone_mm > 0) & ~cement.foreign
     deep = outside & (cement.excess_mm >= 0)
-    surface = np.where(cement.joint, limits.joint_depth_mm, limits.surface_depth_mm)
+    surface = np.where(cement.joint, limits.narrow_depth_mm, limits.surface_depth_mm)
     bare = outside & (cement.bone_mm >= surface) & ~_backed(cement, limits)
+    bare |= outside & (cement.bone_mm >= limits.narrow_depth_mm) & cement.canal
     rows = np.flatnonzero(deep | bare)
     if len(rows) == 0:
         return []

@@ -42,7 +42,7 @@ class LeakLimits(_Limits):
     tiny_ml: PositiveFloat
     foot_mm: PositiveFloat
     surface_depth_mm: PositiveFloat
-    joint_depth_mm: PositiveFloat
+    narrow_depth_mm: PositiveFloat
     beneath_mm: PositiveFloat
     surface_ml: PositiveFloat
     part_ml: PositiveFloat

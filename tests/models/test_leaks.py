@@ -54,7 +54,16 @@ def test_a_plate_in_the_joint_is_a_leak_though_the_joint_is_hardly_wider_than_no
     assert len(found) == 1
     assert cement.excess_mm[found[0]].max() < 0
     assert (spaces.at(cement.points[found[0]]) == Compartment.SACROILIAC_JOINT).all()
-    as_elsewhere = LIMITS.leaks.model_copy(update={"joint_depth_mm": LIMITS.leaks.surface_depth_mm})
+    as_elsewhere = LIMITS.leaks.model_copy(update={"narrow_depth_mm": LIMITS.leaks.surface_depth_mm})
+    assert find_leaks(cement, as_elsewhere) == []
+
+
+def test_cement_in_the_canal_is_a_leak_though_it_is_no_deeper_than_noise() -> None:
+    found, cement, spaces = leaks_of(cement_at(ball((0.0, float(canal_y(20)) - 13.0, 20.0), 8.0)))
+    assert len(found) == 1
+    assert cement.excess_mm[found[0]].max() < 0
+    assert (spaces.at(cement.points[found[0]]) == Compartment.VENTRAL_CANAL).all()
+    as_elsewhere = LIMITS.leaks.model_copy(update={"narrow_depth_mm": LIMITS.leaks.depth_mm})
     assert find_leaks(cement, as_elsewhere) == []
 
 
