@@ -81,10 +81,10 @@ class Compartments:
         codes[~solid] = self._outside(points_lps[~solid], bone[~solid])
         return codes
 
-    def in_joint(self, points_lps: Points, bone_mm: Distances) -> Mask:
-        """Which of (n, 3) LPS mm outside the sacrum, (n,) mm from it, lie between it and a hip; (n,)."""
-        hips, limits = self.hips.at(points_lps), self.limits
-        return np.asarray((bone_mm + hips <= limits.joint_gap_mm) & (hips <= limits.joint_side_mm))
+    def in_joint(self, bone_mm: Distances, hips_mm: Distances) -> Mask:
+        """Which points outside the sacrum, (n,) mm from it and from the nearest hip, lie between the two; (n,)."""
+        limits = self.limits
+        return np.asarray((bone_mm + hips_mm <= limits.joint_gap_mm) & (hips_mm <= limits.joint_side_mm))
 
     def canal_depth_mm(self, points_lps: Points) -> Distances:
         """How deep inside the canal, or its continuation above the sacrum, points lie; 0 outside it; (n,) mm."""
@@ -112,12 +112,13 @@ class Compartments:
         hole = self._foramen(local, rays, hull)
         codes[hole & (local.left_mm > 0)] = Compartment.FORAMINA_LEFT
         codes[hole & (local.left_mm <= 0)] = Compartment.FORAMINA_RIGHT
-        codes[self.in_joint(points, bone)] = Compartment.SACROILIAC_JOINT
+        hips = self.hips.at(points)
+        codes[self.in_joint(bone, hips)] = Compartment.SACROILIAC_JOINT
         codes[self._disc(points, local, bone, outward)] = Compartment.L5_S1_DISC
         canal = self._canal(points, local, hull)
         codes[canal & (local.dorsal_mm < 0)] = Compartment.VENTRAL_CANAL
         codes[canal & (local.dorsal_mm >= 0)] = Compartment.DORSAL_CANAL
-        codes[self.hips.at(points) <= 0] = Compartment.ILIUM
+        codes[hips <= 0] = Compartment.ILIUM
         codes[self.l5.at(points) <= 0] = Compartment.L5
         return codes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cc3d
 import numpy as np
@@ -39,7 +40,8 @@ class Cement:
 
     `index`: (n, 3) on `geometry`. `points`: LPS mm. `bone_mm`: signed distance to the sacrum, negative inside;
     `outward`: unit vector (n, 3), LPS, in which it grows. `excess_mm`: distance beyond what contour noise and thick
-    voxels explain. `joint`: between sacrum and hip. `canal`: in the sacral canal. `foreign`: of another treatment.
+    voxels explain. Of what lies outside the sacrum, `joint`: between it and a hip; `canal`: in its canal. `foreign`: of
+    another treatment.
     """
 
     geometry: Geometry
@@ -67,25 +69,32 @@ class LeakPart:
     codes: Codes
 
 
+class _Bones(NamedTuple):
+    """How far the cement's voxels lie from each bone, (n,) mm each; 0 or less in it."""
+
+    sacrum: Distances
+    hips: Distances
+    l5: Distances
+
+
 def place_cement(mask: Mask, geometry: Geometry, spaces: Compartments, limits: LeakLimits) -> Cement:
     """Distances of every cement voxel of `mask` [i, j, k] on `geometry` (any orientation), other treatments marked."""
     index = indices_of(mask)
     points = geometry.to_lps(index)
-    bone = spaces.bone_distance_mm(points)
-    foreign, notes = _foreign(index, points, bone=bone, spaces=spaces, limits=limits, geometry=geometry)
+    bones = _Bones(sacrum=spaces.bone_distance_mm(points), hips=spaces.hips.at(points), l5=spaces.l5.at(points))
+    foreign, notes = _foreign(index, points, bones=bones, limits=limits, geometry=geometry)
     outward = spaces.sacrum.direction_at(points)
-    return Cement(geometry=geometry, index=index, points=points, bone_mm=bone, outward=outward, foreign=foreign,
-                  joint=(bone > 0) & spaces.in_joint(points, bone), canal=spaces.canal.at(points) <= 0,
-                  excess_mm=bone - _noise_mm(outward, geometry, limits), notes=notes)
+    return Cement(geometry=geometry, index=index, points=points, bone_mm=bones.sacrum, outward=outward, foreign=foreign,
+                  joint=spaces.in_joint(bones.sacrum, bones.hips), canal=spaces.canal.at(points) <= 0,
+                  excess_mm=bones.sacrum - _noise_mm(outward, geometry, limits), notes=notes)
 
 
 def find_leaks(cement: Cement, limits: LeakLimits) -> list[Rows]:
     """Rows of each leak; what is left of the cement is inside the bone, a rim of contour noise, or foreign."""
     outside = (cement.bone_mm > 0) & ~cement.foreign
     deep = outside & (cement.excess_mm >= 0)
-    surface = np.where(cement.joint, limits.narrow_depth_mm, limits.surface_depth_mm)
-    bare = outside & (cement.bone_mm >= surface) & ~_backed(cement, limits)
-    bare |= outside & (cement.bone_mm >= limits.narrow_depth_mm) & cement.canal
+    least = np.where(cement.joint | cement.canal, limits.narrow_depth_mm, limits.surface_depth_mm)
+    bare = outside & (cement.bone_mm >= least) & (cement.canal | ~_backed(cement, limits))
     rows = np.flatnonzero(deep | bare)
     if len(rows) == 0:
         return []
@@ -128,20 +137,19 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
 
 
 def _foreign(
-    index: Indices, points: Points, *, bone: Distances, spaces: Compartments, limits: LeakLimits, geometry: Geometry,
+    index: Indices, points: Points, *, bones: _Bones, limits: LeakLimits, geometry: Geometry,
 ) -> tuple[Mask, tuple[str, ...]]:
     """Which voxels belong to another treatment (in hip or L5, or out of there) or lie too far away.
 
     A needle's track through the ilium points at the sacrum's cement and is of this treatment.
     """
-    filled = _filled_l5(index, spaces.l5.at(points), bone=bone, limits=limits, voxel_ml=geometry.voxel_ml)
+    voxel_ml, bone = geometry.voxel_ml, bones.sacrum
+    filled = _filled_l5(index, bones, limits, voxel_ml=voxel_ml)
     foreign = filled.copy()
     amounts = {"L5": int(filled.sum()), "the ilium": 0}
     notes: list[str] = []
-    pieces = np.zeros(len(points), dtype=np.int64)
-    pieces[~filled] = _components(index[~filled])
-    voxel_ml = geometry.voxel_ml
-    hips, l5 = spaces.hips.at(points) <= 0, spaces.l5.at(points) <= 0
+    pieces = _components_of(~filled, index)
+    hips, l5 = bones.hips <= 0, bones.l5 <= 0
     # What a needle left on its way through an ilium is of this treatment; none goes through L5.
     tracks = track_among(points, np.where((bone <= 0) | l5, 0, pieces), points[bone <= 0], geometry)
     loose: list[Mask] = []
@@ -168,15 +176,11 @@ def _foreign(
     return foreign | out, tuple(notes)
 
 
-def _filled_l5(index: Indices, l5: Distances, *, bone: Distances, limits: LeakLimits, voxel_ml: float) -> Mask:
-    """Cement of an L5 that was filled itself, though a leak in the disc hangs together with it; (n,).
-
-    `l5` and `bone`: distances from L5, 0 or less in it, and from the sacrum, (n,) mm.
-    """
-    lump = (l5 <= limits.depth_mm) & (l5 < bone)
-    numbers = np.zeros(len(index), dtype=np.int64)
-    numbers[lump] = _components(index[lump])
-    within = np.bincount(numbers[lump & (l5 <= 0)], minlength=int(numbers.max(initial=0)) + 1) * voxel_ml
+def _filled_l5(index: Indices, bones: _Bones, limits: LeakLimits, *, voxel_ml: float) -> Mask:
+    """Cement of an L5 that was filled itself, though a leak in the disc hangs together with it; (n,)."""
+    lump = (bones.l5 <= limits.depth_mm) & (bones.l5 < bones.sacrum)
+    numbers = _components_of(lump, index)
+    within = np.bincount(numbers[lump & (bones.l5 <= 0)], minlength=int(numbers.max(initial=0)) + 1) * voxel_ml
     return np.asarray((within >= limits.foreign_l5_ml)[numbers])
 
 
@@ -262,6 +266,13 @@ def _components(index: Indices, values: Codes | None = None) -> npt.NDArray[np.i
     # Value 0 is a compartment too, but background to the labelling.
     box[at] = 1 if values is None else values + np.uint8(1)
     return np.asarray(cc3d.connected_components(box, connectivity=26)[at], dtype=np.int64)
+
+
+def _components_of(chosen: Mask, index: Indices) -> npt.NDArray[np.int64]:
+    """Component number among the chosen voxels of (n, 3) `index`, 0 for the others; (n,)."""
+    numbers = np.zeros(len(index), dtype=np.int64)
+    numbers[chosen] = _components(index[chosen])
+    return numbers
 
 
 def _linked(cement: Cement, rows: Rows, values: Codes | None = None) -> npt.NDArray[np.int64]:

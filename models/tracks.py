@@ -149,10 +149,9 @@ def outwards(course: Course, spaces: Compartments) -> tuple[Points, Distances]:
 def _holes(inside: Points, spaces: Compartments, ct: Volume, limits: TrackLimits) -> list[Track]:
     """Straight ways from the cement to the surface along which the bone is less dense than beside them."""
     mouths = _mouths(inside, spaces, ct, limits)
-    targets = spread(inside)
     if len(mouths) == 0:
         return []
-    ends, starts = (a.reshape(-1, 3) for a in np.broadcast_arrays(mouths[:, None], targets[None]))
+    ends, starts = (a.reshape(-1, 3) for a in np.broadcast_arrays(mouths[:, None], spread(inside)[None]))
     ways = ends - starts
     length = np.linalg.norm(ways, axis=1)
     fair = (length >= limits.hole_length_mm) & (length <= limits.hole_reach_mm)

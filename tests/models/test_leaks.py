@@ -10,7 +10,19 @@ from sacroleak.models.compartments import Compartments, compartments
 from sacroleak.models.leaks import Cement, LeakPart, Rows, divide, find_leaks, place_cement
 from sacroleak.models.limits import shipped_limits
 from sacroleak.models.segmentation import Segmentation
-from tests.phantoms import Pose, alar_cement, back_y, ball, canal_y, cement_at, ellipsoid, front_y, half_width, tube
+from tests.phantoms import (
+    Pose,
+    Shape,
+    alar_cement,
+    back_y,
+    ball,
+    canal_y,
+    cement_at,
+    ellipsoid,
+    front_y,
+    half_width,
+    tube,
+)
 
 LIMITS = shipped_limits()
 VOXEL_ML = 0.8 * 0.8 * 1.0 / 1000.0
@@ -48,23 +60,18 @@ def test_a_rim_of_contour_noise_is_no_leak(beyond: float) -> None:
     assert leaks_of(cement_at(touching))[0] == []
 
 
-def test_a_plate_in_the_joint_is_a_leak_though_the_joint_is_hardly_wider_than_noise() -> None:
-    plate = ellipsoid((float(half_width(10)), float(canal_y(10)) - 8, 10.0), (1.0, 4, 4))
-    found, cement, spaces = leaks_of(cement_at(alar_cement(-1), plate))
+@pytest.mark.parametrize(("shapes", "space", "as_elsewhere"), [
+    ((alar_cement(-1), ellipsoid((float(half_width(10)), float(canal_y(10)) - 8, 10.0), (1.0, 4, 4))),
+     Compartment.SACROILIAC_JOINT, LIMITS.leaks.surface_depth_mm),
+    ((ball((0.0, float(canal_y(20)) - 13.0, 20.0), 8.0),), Compartment.VENTRAL_CANAL, LIMITS.leaks.depth_mm)])
+def test_a_narrow_space_holds_a_leak_no_deeper_than_noise(
+    shapes: tuple[Shape, ...], space: Compartment, as_elsewhere: float,
+) -> None:
+    found, cement, spaces = leaks_of(cement_at(*shapes))
     assert len(found) == 1
     assert cement.excess_mm[found[0]].max() < 0
-    assert (spaces.at(cement.points[found[0]]) == Compartment.SACROILIAC_JOINT).all()
-    as_elsewhere = LIMITS.leaks.model_copy(update={"narrow_depth_mm": LIMITS.leaks.surface_depth_mm})
-    assert find_leaks(cement, as_elsewhere) == []
-
-
-def test_cement_in_the_canal_is_a_leak_though_it_is_no_deeper_than_noise() -> None:
-    found, cement, spaces = leaks_of(cement_at(ball((0.0, float(canal_y(20)) - 13.0, 20.0), 8.0)))
-    assert len(found) == 1
-    assert cement.excess_mm[found[0]].max() < 0
-    assert (spaces.at(cement.points[found[0]]) == Compartment.VENTRAL_CANAL).all()
-    as_elsewhere = LIMITS.leaks.model_copy(update={"narrow_depth_mm": LIMITS.leaks.depth_mm})
-    assert find_leaks(cement, as_elsewhere) == []
+    assert (spaces.at(cement.points[found[0]]) == space).all()
+    assert find_leaks(cement, LIMITS.leaks.model_copy(update={"narrow_depth_mm": as_elsewhere})) == []
 
 
 def test_two_leaks_of_one_cement_body_stay_two() -> None:
