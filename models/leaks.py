@@ -116,7 +116,7 @@ def divide(leak: Rows, cement: Cement, spaces: Compartments, limits: LeakLimits,
     """
     codes = spaces.at(cement.points[leak])
     codes = _outside_only(codes, cement.points[leak])
-    space = _one_canal(codes, limits)
+    space = _one_canal(codes, limits, voxel_ml=cement.geometry.voxel_ml)
     for source, target in _SPACES.items():
         space[codes == source] = target
     in_canal = np.isin(space, _CANAL)
@@ -238,12 +238,18 @@ def _outside_only(codes: Codes, points: Points) -> Codes:
     return fixed
 
 
-def _one_canal(codes: Codes, limits: LeakLimits) -> Codes:
-    """The codes with a canal half that holds only a small share of the canal cement given to the other half."""
+def _one_canal(codes: Codes, limits: LeakLimits, *, voxel_ml: float) -> Codes:
+    """The codes with all cement in the canal given to one half, where the other holds little of it; or to the front one,
+    where that holds enough and the back one not much.
+    """
     space = codes.copy()
-    sizes = [int(np.count_nonzero(codes == half)) for half in _CANAL]
-    if 0 < min(sizes) < limits.canal_minor_share * sum(sizes):
-        space[np.isin(codes, _CANAL)] = _CANAL[int(np.argmax(sizes))]
+    front, back = (codes == half for half in _CANAL)
+    least = limits.canal_minor_share * np.count_nonzero(front | back)
+    enough, much = limits.canal_front_share * np.count_nonzero(front | back), limits.canal_back_ml / voxel_ml
+    if np.count_nonzero(back) < least or (np.count_nonzero(front) > enough and np.count_nonzero(back) < much):
+        space[back] = Compartment.VENTRAL_CANAL
+    elif np.count_nonzero(front) < least:
+        space[front] = Compartment.DORSAL_CANAL
     return space
 
 

@@ -49,6 +49,8 @@ class LeakLimits(_Limits):
     lesser_share: PositiveFloat
     vein_gap_mm: PositiveFloat
     canal_minor_share: PositiveFloat
+    canal_front_share: PositiveFloat
+    canal_back_ml: PositiveFloat
     reach_mm: PositiveFloat
     foreign_bone_share: PositiveFloat
     foreign_sacrum_share: PositiveFloat
@@ -65,7 +67,6 @@ class SiteLimits(_Limits):
     """What tells the five sites apart."""
 
     canal_depth_mm: PositiveFloat
-    canal_share: PositiveFloat
     track_straightness: PositiveFloat
     track_elongation: PositiveFloat
     track_thinnest_mm: PositiveFloat

@@ -146,7 +146,7 @@ def canal_evidence(part: PartFeatures, limits: RuleLimits) -> float:
     """How clearly the part lies in the ventral canal, 0 to 1."""
     return min(
         _above(part.shape.canal_depth_mm, limits.sites.canal_depth_mm, softness=0.4),
-        _above(part.share(Compartment.VENTRAL_CANAL), limits.sites.canal_share),
+        _above(part.share(Compartment.VENTRAL_CANAL), limits.leaks.canal_front_share),
     )
 
 

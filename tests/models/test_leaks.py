@@ -154,6 +154,12 @@ def test_a_full_canal_is_divided_into_front_and_back() -> None:
     assert {main_compartment(p) for p in parts} == {Compartment.VENTRAL_CANAL, Compartment.DORSAL_CANAL}
 
 
+def test_what_leaks_into_the_front_half_of_the_canal_and_reaches_a_little_behind_its_middle_is_not_divided() -> None:
+    (part,) = parts_of(cement_at(ellipsoid((0.0, float(canal_y(15)), 15.0), (3, 3, 4))))
+    behind = (part.codes == Compartment.DORSAL_CANAL).mean()
+    assert LIMITS.leaks.canal_minor_share < behind < 1 - LIMITS.leaks.canal_front_share
+
+
 def test_one_course_is_kept_whole_across_borders() -> None:
     from_bone = (36.0, back_y(22, 36) - 4.0, 22.0)
     line = tube([from_bone, (60.0, back_y(22, 36) + 45.0, 30.0)], 3.0)
