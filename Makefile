@@ -12,7 +12,9 @@ VERSION ?=
 SCANS ?= 1000
 WORKERS ?= 1
 # Small products: threads that wait for busy cores take longer over them than one does, and round otherwise than one.
+# Huge pages: a virtual machine may have to be given each by its host.
 export OPENBLAS_NUM_THREADS ?= 1
+export NUMPY_MADVISE_HUGEPAGE ?= 0
 
 .PHONY: demo test lint bench soak prepare split train export classifier release evaluate evaluate-real evaluate-plain \
         results benchmark register promote network-speed ablation contact-sheets check-simulation clean help

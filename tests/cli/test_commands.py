@@ -344,18 +344,19 @@ def test_a_cohort_that_cannot_be_made_is_refused_before_anything_is_written(
     assert not (tmp_path / "o").exists()
 
 
-def test_products_run_on_one_thread() -> None:
-    """The setting is read when NumPy is loaded, so that must not have happened before."""
-    code = """
+@pytest.mark.parametrize(("setting", "value"), [("OPENBLAS_NUM_THREADS", "1"), ("NUMPY_MADVISE_HUGEPAGE", "0")])
+def test_products_run_on_one_thread_and_arrays_ask_for_no_huge_pages(setting: str, value: str) -> None:
+    """The settings are read when NumPy is loaded, so that must not have happened before."""
+    code = f"""
 import os, sys
 from sacroleak.cli.main import main
-os.environ.pop("OPENBLAS_NUM_THREADS", None)
+os.environ.pop({setting!r}, None)
 loaded = "numpy" in sys.modules
 main(["--help"])
-print(loaded, os.environ["OPENBLAS_NUM_THREADS"])
+print(loaded, os.environ[{setting!r}])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "False 1"
+    assert done.stdout.splitlines()[-1] == f"False {value}"
 
 
 def test_scoring_in_a_process_of_its_own_loads_neither_torch_nor_monai(tmp_path: Path, phantom: ModuleType,
