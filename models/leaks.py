@@ -239,16 +239,17 @@ def _outside_only(codes: Codes, points: Points) -> Codes:
 
 
 def _one_canal(codes: Codes, limits: LeakLimits, *, voxel_ml: float) -> Codes:
-    """The codes with all cement in the canal given to one half, where the other holds little of it; or to the front one,
-    where that holds enough and the back one not much.
+    """The codes with all cement in the canal given to one half where the other holds little of it, or to the front one
+    where that holds enough of it and the back one not much.
     """
     space = codes.copy()
     front, back = (codes == half for half in _CANAL)
-    least = limits.canal_minor_share * np.count_nonzero(front | back)
-    enough, much = limits.canal_front_share * np.count_nonzero(front | back), limits.canal_back_ml / voxel_ml
-    if np.count_nonzero(back) < least or (np.count_nonzero(front) > enough and np.count_nonzero(back) < much):
+    in_front, behind = int(np.count_nonzero(front)), int(np.count_nonzero(back))
+    share = in_front / max(in_front + behind, 1)
+    not_much = share > limits.canal_front_share and behind * voxel_ml < limits.canal_back_ml
+    if 1 - share < limits.canal_minor_share or not_much:
         space[back] = Compartment.VENTRAL_CANAL
-    elif np.count_nonzero(front) < least:
+    elif share < limits.canal_minor_share:
         space[front] = Compartment.DORSAL_CANAL
     return space
 
