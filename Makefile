@@ -77,8 +77,9 @@ evaluate-plain: $(VENV)/.dev  ## measure it on scans of another maker, which sha
 network-speed: $(VENV)/.dev  ## seconds inside the networks on 512x512x300 voxels, and their share of the machine's peak
 	$(BIN)/python -m sacroleak.training.network_speed $(if $(BUNDLE),--bundle $(BUNDLE))
 
-ablation: $(VENV)/.dev  ## what each part of training and inference brings (CT=ct.nii.gz LABELS=labels.nii.gz, or none)
-	$(BIN)/python -m sacroleak.training.ablation $(if $(CT),--ct $(CT) --labels $(LABELS)) $(if $(BUNDLE),--bundle $(BUNDLE))
+ablation: $(VENV)/.dev  ## what each part of training and inference brings (CT=, LABELS= as above or none; ONLY=inference: no trainings)
+	$(BIN)/python -m sacroleak.training.ablation $(if $(CT),--ct $(CT) --labels $(LABELS)) $(if $(BUNDLE),--bundle $(BUNDLE)) \
+	  $(if $(ONLY),--only $(ONLY))
 
 results: $(VENV)/.dev  ## write docs/results.md from the metrics that are there
 	$(BIN)/python -m sacroleak.training.evaluate page

@@ -1,4 +1,5 @@
-"""Stage: what each part of the training and of the inference brings; writes metrics/ablation.json and the results page.
+"""Stage: what each part of the training and of the inference brings; writes metrics/ablation_training.json,
+metrics/ablation_inference.json and the results page.
 
 Short equal trainings of one network, each without one part, are compared on a patch around the true sacrum of held-out
 scans; the release without one part of its inference on the same scans whole. A run that was ended goes on.
@@ -44,18 +45,19 @@ from sacroleak.training.evaluate import EvaluateConfig
 from sacroleak.training.intervals import Bootstrap, Figure, mean_of
 from sacroleak.training.manifests import anatomies_of
 from sacroleak.training.measures import dice
-from sacroleak.training.metrics_files import note_about, read_metrics, write_metrics
+from sacroleak.training.metrics_files import note_about, write_metrics
 from sacroleak.training.real_ct import LabelNumbers, RealCt, bone_figures, on_ct_grid
 from sacroleak.training.results_page import write_page
 from sacroleak.training.scored_case import CaseRecord
 from sacroleak.training.scored_scans import Scoring, folder_of, followed, kept_or_measured
-from sacroleak.training.summary import segmentation_figures
+from sacroleak.training.summary import leakage_figures, segmentation_figures
 from sacroleak.training.tracking import tracked
 from sacroleak.training.train_segmenter import How, TrainConfig
 
 MEASURES = ("sacrum_dice", "canal_dice", "cement_dice")
 RELEASE_MEASURES = (*MEASURES, "sacrum_surface_dice_1mm", "sacrum_contour_near_cement_p95_mm", "cement_dice_leaks",
                     "leak_component_sensitivity", "false_components_per_scan")
+SITE_MEASURES = ("leak_sensitivity", "leak_specificity", "exact_sites")
 REAL_CT, REAL_MEASURE = "real-ct", "real_ct_sacrum_dice"
 
 Way = Literal["whole", "without_near", "without_under", "without_second_look", "fast", "careful"]
@@ -73,7 +75,7 @@ class Arm(BaseModel):
 
 
 class AblationConfig(BaseModel):
-    """`configs/ablation.yaml`; the first of `arms` and of `release` has all parts."""
+    """`configs/ablation.yaml`; the first of `arms` and of `release` has all parts. Either may be empty."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     training: Path
@@ -98,16 +100,38 @@ class Places:
 
 def main(config: AblationConfig, *, bundle: Bundle, places: Places, now: datetime, real: RealCt | None = None,
          console: Console | None = None) -> Figures:
-    """Train, measure, and write `ablation.json` and `about.json`. Raises ConfigError for an arm without anatomies."""
-    evaluation = load_config(config.evaluation, EvaluateConfig)
+    """Train, run the release, and write `ablation_training.json`, `ablation_inference.json` and `about.json`. What the
+    config names nothing for is left as it was. Raises ConfigError for an arm without anatomies.
+    """
     paths = make_benchmark(config.scans, anatomies=places.anatomies, out=places.benchmark)
+    content = "".join(load_case(path).digest for path in paths)
+    about = circumstances(bundle, now=now, data=hashlib.sha256(content.encode()).hexdigest())
+    figures: dict[str, Figures] = {}
+    if config.arms:
+        figures["ablation_training"] = _trainings(config, paths, places, real, console)
+    if config.release:
+        figures["ablation_inference"] = _inference(config, paths, bundle, places, real, console)
+    for half, measured in figures.items():
+        write_metrics(places.metrics / f"{half}.json", measured)
+        note_about(places.metrics, half, about)
+    return {name: figure for measured in figures.values() for name, figure in measured.items()}
+
+
+def _trainings(config: AblationConfig, paths: Sequence[Path], places: Places, real: RealCt | None,
+               console: Console | None) -> Figures:
     trained = {arm.name: [_trained(config, arm, seed, places, console) for seed in config.seeds]
                for arm in config.arms}
     scores = {name: _mean_scores([_patches(network, paths, real) for network in networks])
               for name, networks in trained.items()}
+    return trained_figures(scores, load_config(config.evaluation, EvaluateConfig).bootstrap)
+
+
+def _inference(config: AblationConfig, paths: Sequence[Path], bundle: Bundle, places: Places, real: RealCt | None,
+               console: Console | None) -> Figures:
+    evaluation = load_config(config.evaluation, EvaluateConfig)
     scoring = Scoring(bundle=bundle.folder, bundle_digest=bundle.digest, limits=shipped_limits(),
                       measures=evaluation.measures, folder=places.records, threads=evaluation.cores)
-    figures = trained_figures(scores, evaluation.bootstrap)
+    figures: Figures = {}
     records: dict[str, list[CaseRecord]] = {}
     for way in config.release:
         opened = _once(bundle, way, evaluation.cores)
@@ -117,12 +141,7 @@ def main(config: AblationConfig, *, bundle: Bundle, places: Places, now: datetim
         if real is not None:
             found = bone_figures(opened().segment(real.ct), real.labels)[REAL_MEASURE]
             figures[f"{REAL_MEASURE}[release={way}]"] = found
-    figures |= release_figures(records, evaluation.bootstrap)
-    write_metrics(places.metrics / "ablation.json", figures)
-    content = "".join(load_case(path).digest for path in paths)
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    note_about(places.metrics, "ablation", circumstances(bundle, now=now, data=digest))
-    return figures
+    return figures | release_figures(records, evaluation.bootstrap)
 
 
 def _trained(config: AblationConfig, arm: Arm, seed: int, places: Places, console: Console | None) -> OpenPatch:
@@ -226,7 +245,9 @@ def release_figures(records: Mapping[str, Sequence[CaseRecord]], bootstrap: Boot
     first = next(iter(records), "")
     for way, own in records.items():
         whole = segmentation_figures(own, bootstrap)
+        sites = leakage_figures(own, bootstrap)
         figures |= {f"{name}[release={way}]": whole[name] for name in RELEASE_MEASURES}
+        figures |= {f"{name}[release={way}]": sites[name] for name in SITE_MEASURES}
         if way != first:
             figures |= {f"gain_{name}[release={way}]": _gain(values(first, name), values(way, name), bootstrap)
                         for name in MEASURES}
@@ -276,8 +297,12 @@ if __name__ == "__main__":
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--ct", type=Path, help="a real CT to test on, NIfTI")
     parser.add_argument("--labels", type=Path, help="its labels: 1 sacrum, 2 left hip, 3 right hip, 4 L5")
+    parser.add_argument("--only", choices=("training", "inference"), help="the trainings or the release alone")
     given = parser.parse_args()
     chosen_config = load_config(given.config, AblationConfig)
+    if given.only is not None:
+        left_out = "release" if given.only == "training" else "arms"
+        chosen_config = chosen_config.model_copy(update={left_out: ()})
     release = default_bundle() if given.bundle is None else load_bundle(given.bundle)
     folders = Places(anatomies=given.anatomies, benchmark=given.benchmark, records=given.records, work=given.work,
                      metrics=given.metrics)
@@ -285,7 +310,7 @@ if __name__ == "__main__":
     patient = on_ct_grid(read_nifti(given.ct), read_nifti(given.labels), numbers) if given.ct and given.labels else None
     with tracked("ablation", f"ablation {release.name}") as run:
         run.settings(chosen_config)
-        main(chosen_config, bundle=release, places=folders, now=datetime.now(UTC), real=patient,
-             console=Console(stderr=True))
-        run.figures(read_metrics(given.metrics / "ablation.json"))
+        measured = main(chosen_config, bundle=release, places=folders, now=datetime.now(UTC), real=patient,
+                        console=Console(stderr=True))
+        run.figures({name: figure.as_json() for name, figure in measured.items()})
     write_page(given.metrics, given.page)

@@ -73,6 +73,7 @@ and counted for this software. *Eager*: the fine and the near network of this re
 predictor (`nnunetv2`) with the network of its 3d_fullres plan and random weights, patch 128×128×128, steps of half a
 patch, in eager torch as it does by default; on the scan's own grid with mirroring along all axes, and at 3 mm without.
 Neither of the two has learned this task, so nothing is said about what they would find."""
+ABLATION = {"training": "Short trainings", "inference": "Inference"}
 ABLATION_NOTE = """\
 What each part brings, on the first scans of each source of the benchmark. *Short trainings*: the fine network from
 scratch, every arm with the same number of updates and the same seeds, its answer on a patch around the true sacrum,
@@ -211,8 +212,8 @@ def write_page(metrics: Path, page: Path) -> None:
 
 def _lines(metrics: Path) -> Iterator[str]:
     about = read_metrics(metrics / ABOUT)
-    segmenter, leakage, real, plain, speed, ablation = (read_metrics(metrics / f"{name}.json") for name in (
-        "segmenter", "leakage", "real_ct", "plain", "network_speed", "ablation"))
+    segmenter, leakage, real, plain, speed = (read_metrics(metrics / f"{name}.json") for name in (
+        "segmenter", "leakage", "real_ct", "plain", "network_speed"))
     yield HEAD
     if segmenter and leakage:
         yield from _benchmark(segmenter, leakage, about.get("benchmark", {}))
@@ -235,9 +236,13 @@ def _lines(metrics: Path) -> Iterator[str]:
         yield from (BATCH_NOTE, "", *_marks(batch, SPEED_MARKS))
         named = {mark.name for mark in SPEED_MARKS}
         yield from _table([(key, key.replace("_", " ")) for key in batch if key not in named], batch)
-    if ablation:
-        yield from ("## What each part brings (synthetic)", "", *_circumstances(about.get("ablation", {})))
-        yield from (ABLATION_NOTE, "", *_ablation(ablation))
+    halves = {half: read_metrics(metrics / f"ablation_{half}.json") for half in ABLATION}
+    if any(halves.values()):
+        yield from ("## What each part brings (synthetic)", "", ABLATION_NOTE, "")
+    for half, figures in halves.items():
+        if figures:
+            yield from (f"### {ABLATION[half]} (synthetic)", "", *_circumstances(about.get(f"ablation_{half}", {})))
+            yield from _ablation(figures, ABLATION[half].lower())
 
 
 def _benchmark(segmenter: Figures, leakage: Figures, about: Mapping[str, str]) -> Iterator[str]:
@@ -387,23 +392,21 @@ def _strata(title: str, columns: Sequence[tuple[str, str, str]], files: Mapping[
     yield ""
 
 
-def _ablation(figures: Figures) -> Iterator[str]:
-    """One table for the short trainings and one for the release: an arm a row, value and gain of each measure."""
-    for kind, title in (("trained", "short trainings"), ("release", "inference")):
-        names = [key.removesuffix("]").split(f"[{kind}=") for key in figures if f"[{kind}=" in key]
-        measures = list(dict.fromkeys(name for name, _ in names if not name.startswith("gain_")))
-        arms = list(dict.fromkeys(arm for _, arm in names))
-        if arms:
-            yield f"| {title} | " + " | ".join(m.replace("_", " ") for m in measures) + " |"
-            yield "|---|" + "---|" * len(measures)
-        for arm in arms:
-            cells = []
-            for measure in measures:
-                own, gain = (figures.get(f"{prefix}{measure}[{kind}={arm}]") for prefix in ("", "gain_"))
-                text = f"{_with_interval(own)}, n {own['n']}" if own else ""
-                cells.append(text + (f"; gain {_with_interval(gain)}" if gain else ""))
-            yield f"| {arm.replace('_', ' ')} | " + " | ".join(cells) + " |"
-        yield ""
+def _ablation(figures: Figures, title: str) -> Iterator[str]:
+    """An arm a row, value and gain of each measure."""
+    names = [key.removesuffix("]").split("[") for key in figures]
+    kind = names[0][1].split("=")[0]
+    measures = list(dict.fromkeys(name for name, _ in names if not name.startswith("gain_")))
+    yield f"| {title} | " + " | ".join(m.replace("_", " ") for m in measures) + " |"
+    yield "|---|" + "---|" * len(measures)
+    for arm in dict.fromkeys(arm.removeprefix(f"{kind}=") for _, arm in names):
+        cells = []
+        for measure in measures:
+            own, gain = (figures.get(f"{prefix}{measure}[{kind}={arm}]") for prefix in ("", "gain_"))
+            text = f"{_with_interval(own)}, n {own['n']}" if own else ""
+            cells.append(text + (f"; gain {_with_interval(gain)}" if gain else ""))
+        yield f"| {arm.replace('_', ' ')} | " + " | ".join(cells) + " |"
+    yield ""
 
 
 def _with_interval(figure: Figure) -> str:

@@ -67,10 +67,25 @@ def test_arms_differ_by_what_they_lack_and_are_trained_once(
         main(config, bundle=default_bundle(), places=places, now=NOW)
     both = ["procedural-000", "procedural-001"]
     assert drawn == [(both, 0.5, 1), (both, 0.0, 1)], "and the second time nothing"
-    figures = json.loads((places.metrics / "ablation.json").read_text())
+    figures = json.loads((places.metrics / "ablation_inference.json").read_text())
     assert figures["sacrum_dice[release=whole]"]["n"] == 0, "both scans were refused"
+    assert (places.metrics / "ablation_training.json").is_file()
     assert {path.name.rpartition("-")[0] for path in places.work.iterdir()} == {"all-1", "realistic_only-1"}
-    assert json.loads((places.metrics / "about.json").read_text())["ablation"]["bundle"]
+    assert json.loads((places.metrics / "about.json").read_text())["ablation_training"]["bundle"]
+
+
+def test_one_half_leaves_the_figures_of_the_other_as_they_are(places: Places, repository: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr(benchmark, "make_case", empty_case)
+    monkeypatch.setattr(ablation, "release_run", lambda *_args, **_more: Refusing())
+    places.metrics.mkdir()
+    (places.metrics / "ablation_training.json").write_text("{}")
+    config = load_config(repository / "configs/smoke/ablation.yaml", AblationConfig)
+    main(config.model_copy(update={"arms": ()}), bundle=default_bundle(), places=places, now=NOW)
+    assert (places.metrics / "ablation_training.json").read_text() == "{}"
+    assert not places.work.exists()
+    assert set(json.loads((places.metrics / "about.json").read_text())) == {"ablation_inference"}
 
 
 def test_an_arm_without_anatomies_is_refused(places: Places, repository: Path,

@@ -76,7 +76,7 @@ def test_a_stratum_is_marked_where_the_baseline_is_ahead(tmp_path: Path) -> None
 
 
 def test_an_ablation_shows_value_and_gain_of_each_arm(tmp_path: Path) -> None:
-    text = page_of(tmp_path, ablation={
+    text = page_of(tmp_path, ablation_training={
         "sacrum_dice[trained=all]": Figure(value=0.8, n=4, low=0.7, high=0.9),
         "sacrum_dice[trained=realistic_only]": Figure(value=0.6, n=4, low=0.5, high=0.7),
         "gain_sacrum_dice[trained=realistic_only]": Figure(value=0.2, n=4, low=0.1, high=0.3)})
