@@ -44,7 +44,7 @@ def screws_in(rods: Mask, ct: Volume, region: Region) -> Mask:
     index = indices_of(ct.hu > FAINTEST_HU)
     cement = sample_points(region.probabilities[CEMENT], region.geometry.to_index(ct.geometry.to_lps(index)))
     where = np.ravel_multi_index(tuple(index.T), rods.shape)
-    return rods & ~surely_cement(rods, where, ct.hu.reshape(-1)[where].astype(np.float32), cement)
+    return rods & ~surely_cement(rods, ct, region, where, cement)
 
 
 def metal_in(region: Region, hu: Field, screws: Mask) -> Mask:

@@ -150,9 +150,12 @@ def test_cement_as_straight_and_dense_as_a_screw_is_cement_where_the_networks_ar
     ct, working = Volume(hu=hu, geometry=geometry), grid((1.0, 1.0, 1.0))
     anatomy = LabelMap(labels=bone(places(working)).astype(np.uint8) * np.uint8(Structure.SACRUM), geometry=working)
     coarse = grid((2.0, 2.0, 2.0))
-    for probability, is_metal in ((0.95, False), (0.4, True)):
+    # (probability, how far from its end the run lies in the bone, whether it is metal)
+    for probability, within_mm, is_metal in ((0.95, 50.0, False), (0.4, 50.0, True), (0.95, 36.0, True)):
         probabilities = np.zeros((8, *coarse.shape), dtype=np.float32)
         probabilities[CEMENT] = np.clip(1.5 * cover(coarse, screw), 0, probability)
+        probabilities[Structure.SACRUM] = places(coarse)[..., 0] < -35.0 + within_mm
+        probabilities[Structure.BACKGROUND] = 1 - probabilities[Structure.SACRUM]
         found, metal = judged(ct, anatomy, Region(probabilities=probabilities, geometry=coarse))
         assert bool(metal.any()) == is_metal
         assert found.any() != is_metal

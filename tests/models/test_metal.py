@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from sacroleak.core.geometry import Geometry
+from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.cement import CEMENT, METAL, Region
 from sacroleak.models.metal import metal_in, past_metal, screws_in, without_metal
@@ -15,6 +16,7 @@ from tests.models.bodies import ball, cover, rod
 Mask = npt.NDArray[np.bool_]
 GRID = Geometry.axis_aligned(origin_lps_mm=(-39.0, -29.0, -29.0), spacing_mm=2.0, shape=(40, 30, 30))
 SCAN = Geometry.axis_aligned(origin_lps_mm=(-39.5, -29.5, -29.5), spacing_mm=1.0, shape=(80, 60, 60))
+NONE, SACRUM, CANAL, HIP = Structure.BACKGROUND, Structure.SACRUM, Structure.SACRAL_CANAL, Structure.HIP_LEFT
 BODY, SCREW = ball(9.0, (18.0, 0.0, 0.0)), rod((-36.0, -10.0, 0.0), (-2.0, -10.0, 0.0), 3.0)
 
 
@@ -90,16 +92,22 @@ def test_hidden_metal_is_soft_tissue() -> None:
     assert np.array_equal(shown[~screw], hu[~screw])
 
 
-@pytest.mark.parametrize(("level", "probability", "is_screw"), [
-    (900.0, 0.8, True),    # far denser than the patient's cement, so the networks err
-    (2400.0, 0.8, False),  # a straight run of it
-    (2400.0, 0.4, True),   # no network is sure
+@pytest.mark.parametrize(("level", "rod_hu", "probability", "bones", "is_screw"), [
+    (900, 3071, 0.8, (SACRUM, SACRUM), True),   # far denser than the patient's cement, so the networks err
+    (2400, 3071, 0.8, (SACRUM, SACRUM), False),  # a straight run of it
+    (2400, 3071, 0.4, (SACRUM, SACRUM), True),   # no network is sure
+    (2400, 3071, 0.8, (SACRUM, CANAL), False),
+    (2400, 3071, 0.8, (HIP, SACRUM), True),      # no cement crosses the joint like that
+    (2400, 3071, 0.8, (NONE, SACRUM), True),     # nor leaves the bone
+    (4500, 6000, 0.8, (SACRUM, SACRUM), True),   # denser than any cement
 ])
-def test_a_rod_of_cement_is_no_screw_unless_it_is_far_denser_than_the_rest(level: float, probability: float,
-                                                                          is_screw: bool) -> None:
+def test_a_rod_of_cement_lies_in_one_bone_and_is_no_denser_than_the_rest(
+        level: int, rod_hu: int, probability: float, bones: tuple[Structure, Structure], is_screw: bool) -> None:
     rods, body = cover(SCAN, SCREW) > 0.5, cover(SCAN, BODY) > 0.5
-    ct = Volume(hu=np.where(rods, 3071, np.where(body, level, 50)).astype(np.int16), geometry=SCAN)
+    ct = Volume(hu=np.where(rods, rod_hu, np.where(body, level, 50)).astype(np.int16), geometry=SCAN)
     probabilities = answer(cement=(cement, 0.9))
+    for half, bone in zip((slice(0, 10), slice(10, None)), bones, strict=True):  # from the middle of the run on another
+        probabilities[bone][half] = 0.9
     probabilities[CEMENT][cover(GRID, rod((-36.0, -10.0, 0.0), (-2.0, -10.0, 0.0), 6.0)) > 0] = probability
     screws = screws_in(rods, ct, region(probabilities))
     assert screws[rods].all() if is_screw else not screws.any()
