@@ -84,11 +84,11 @@ BRIGHT_METAL_HU = 1500.0
 """What metal makes bright around it is not counted as metal below this: half of a 12-bit scanner's end."""
 ROD_OF_CEMENT = 0.65
 """What has a rod's shape is cement if the mean probability of that is higher: of 10 simulated scans of training
-anatomies, cement's runs had 0.78 to 0.97, those of screws, rods and nails 0.08 to 0.53; but of 306 of metal in 295 other
-scans 24 had more,"""
+anatomies, cement's runs had 0.78 to 0.97, those of screws, rods and nails 0.08 to 0.53. In 295 other scans 24 of 306
+of metal had more,"""
 ONE_BONE_SHARE = 0.92
-"""and if so much of it lies in one bone: 22 of those 24 had 0.49 to 0.90 there, two 0.95 and 0.96; of 26 runs of cement in
-the same scans 24 had 0.96 and more, a straight leak 0.68 and one in a hip 0.71,"""
+"""and if so much of it lies in one bone: 22 of those 24 had 0.49 to 0.90 there, two 0.95 and 0.96; of 26 runs of cement
+there 24 had 0.96 and more, a straight leak 0.68 and one in a hip 0.71,"""
 ROD_DENSER = 2.0
 """and if it has less than so many times the level of the rest: beside weak cement screws are taken for some. On
 simulated scans of validation and training anatomies cement's runs had up to 1.5 times that level, two such screws 3.4
@@ -198,8 +198,8 @@ def surely_cement(rods: Mask, ct: Volume, region: Region, where: npt.NDArray[np.
 
 def _most_in_one_bone(pieces: npt.NDArray[np.integer], where: npt.NDArray[np.int64], grid: Geometry,
                       region: Region) -> npt.NDArray[np.int64]:
-    """How many voxels of each piece, numbers (n,) at flat indices (n,) of `grid`, lie in the bone that holds most of it,
-    as the fine pass sees bones with cement in view; the canal counts with the sacrum.
+    """How many voxels of each piece, numbers (n,) at flat indices (n,) of `grid`, lie in the bone that holds most of
+    it, as the fine pass sees bones with cement in view; the canal counts with the sacrum.
     """
     place, _ = region.geometry.nearest(grid.to_lps(np.stack(np.unravel_index(where, grid.shape), axis=-1)))
     at = tuple(np.clip(place, 0, np.array(region.geometry.shape) - 1).T)
