@@ -89,6 +89,8 @@ of metal had more,"""
 ONE_BONE_SHARE = 0.92
 """and if so much of it lies in one bone: 22 of those 24 had 0.49 to 0.90 there, two 0.95 and 0.96; of 26 runs of cement
 there 24 had 0.96 and more, a straight leak 0.68 and one in a hip 0.71,"""
+SPECK_ML = 0.05
+"""or if it is no run at all, but so little denser than METAL_HU: grains of opacifier, and what sharp kernels add;"""
 ROD_DENSER = 2.0
 """and if it has less than so many times the level of the rest: beside weak cement screws are taken for some. On
 simulated scans of validation and training anatomies cement's runs had up to 1.5 times that level, two such screws 3.4
@@ -170,18 +172,18 @@ def bright_in(ct: Volume, region: Region, near: Near | None, rods: Rods, working
     bright = Bright(where=where, hu=hu, points=points, cement=cement, metal=metal, agreed=agreed, suspected=suspected,
                     rods=rods.rimmed)
     if rods.core.any():
-        bright = replace(bright, rods=rods.rimmed & ~surely_cement(rods.rimmed, ct, region, where, cement))
+        bright = replace(bright, rods=rods.rimmed & ~surely_cement(rods, ct, region, where, cement))
         bright = replace(bright, rods=bright.rods & ~_cement_beside(bright, rods.core))
     return bright
 
 
-def surely_cement(rods: Mask, ct: Volume, region: Region, where: npt.NDArray[np.int64], cement: Field) -> Mask:
-    """Which connected pieces of `rods`, on the grid of `ct`, are cement all the same: thick cement can be as straight,
-    as even and as bright as a screw. It is where the networks are sure of it and it lies in one bone, which a screw
-    leaves; unless it is far denser than the rest of the cement, which is one mixture, or than any. `where` (n,): flat
-    indices of what is bright, with the probability of `cement`.
+def surely_cement(rods: Rods, ct: Volume, region: Region, where: npt.NDArray[np.int64], cement: Field) -> Mask:
+    """Which connected pieces of the rimmed `rods`, on the grid of `ct`, are cement all the same: thick cement can be as
+    straight, as even and as bright as a screw. It is where the networks are sure of it and it lies in one bone, which a
+    screw leaves, or is but a speck; unless it is far denser than the rest of the cement, which is one mixture, or than
+    any. `where` (n,): flat indices of what is bright, with the probability of `cement`.
     """
-    pieces = cc3d.connected_components(rods, connectivity=26)
+    pieces = cc3d.connected_components(rods.rimmed, connectivity=26)
     own, hu = pieces.reshape(-1)[where], ct.hu.reshape(-1)[where].astype(np.float32)
     body, rest = (own > 0) & (hu > BRIGHT_METAL_HU), (own == 0) & (cement > AGREED_PROBABILITY) & (hu > SEED_HU)
     count = np.bincount(own[body], minlength=int(pieces.max()) + 1)
@@ -190,10 +192,11 @@ def surely_cement(rods: Mask, ct: Volume, region: Region, where: npt.NDArray[np.
     sure = (mean > ROD_OF_CEMENT) & (density < METAL_HU)
     sure[0] = False
     if sure.any():
-        sure &= _most_in_one_bone(own[body], where[body], ct.geometry, region) >= ONE_BONE_SHARE * count
+        speck = np.bincount(pieces[rods.core], minlength=len(count)) * ct.geometry.voxel_ml < SPECK_ML
+        sure &= speck | (_most_in_one_bone(own[body], where[body], ct.geometry, region) >= ONE_BONE_SHARE * count)
     if sure.any() and np.count_nonzero(rest) >= SURE_VOXELS:
         sure &= density < ROD_DENSER * np.percentile(hu[rest], LEVEL_PERCENTILE)
-    return np.asarray(sure[pieces]) if sure.any() else np.zeros_like(rods)
+    return np.asarray(sure[pieces]) if sure.any() else np.zeros_like(rods.rimmed)
 
 
 def _most_in_one_bone(pieces: npt.NDArray[np.integer], where: npt.NDArray[np.int64], grid: Geometry,

@@ -19,6 +19,7 @@ from sacroleak.models.cement import (
 )
 from sacroleak.models.distance import grown, indices_of
 from sacroleak.models.resample import Field, sample_points
+from sacroleak.models.rods import Rods
 
 Mask = npt.NDArray[np.bool_]
 
@@ -37,14 +38,14 @@ metal, of validation and training anatomies, four with cement of 900 and one of 
 at most 1.5: cement of 1,600 HU and more is seen as well with metal in view."""
 
 
-def screws_in(rods: Mask, ct: Volume, region: Region) -> Mask:
-    """Those of the `rods`, bool on the grid of `ct`, that the fine pass does not take for cement."""
-    if not rods.any():
-        return rods
+def screws_in(rods: Rods, ct: Volume, region: Region) -> Mask:
+    """Those of the `rods`, rimmed, bool on the grid of `ct`, that the fine pass does not take for cement."""
+    if not rods.rimmed.any():
+        return rods.rimmed
     index = indices_of(ct.hu > FAINTEST_HU)
     cement = sample_points(region.probabilities[CEMENT], region.geometry.to_index(ct.geometry.to_lps(index)))
-    where = np.ravel_multi_index(tuple(index.T), rods.shape)
-    return rods & ~surely_cement(rods, ct, region, where, cement)
+    where = np.ravel_multi_index(tuple(index.T), rods.rimmed.shape)
+    return rods.rimmed & ~surely_cement(rods, ct, region, where, cement)
 
 
 def metal_in(region: Region, hu: Field, screws: Mask) -> Mask:

@@ -103,7 +103,7 @@ class TwoPassSegmenter:
         working = working_grid(region.geometry)
         hu = to_aligned_grid(ct, working)
         rods = rods_in(part.hu, part.geometry)
-        screws = LabelMap(labels=screws_in(rods.rimmed, part, region), geometry=part.geometry)
+        screws = LabelMap(labels=screws_in(rods, part, region), geometry=part.geometry)
         region, hidden = self._past_metal(region, seen, screws)
         first = seen_anatomy(region)
         coverage = _require_sacrum(first, ct.geometry)

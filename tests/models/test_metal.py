@@ -11,6 +11,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.cement import CEMENT, METAL, Region
 from sacroleak.models.metal import metal_in, past_metal, screws_in, without_metal
+from sacroleak.models.rods import Rods
 from tests.models.bodies import ball, cover, rod
 
 Mask = npt.NDArray[np.bool_]
@@ -109,10 +110,20 @@ def test_a_rod_of_cement_lies_in_one_bone_and_is_no_denser_than_the_rest(
     for half, bone in zip((slice(0, 10), slice(10, None)), bones, strict=True):  # from the middle of the run on another
         probabilities[bone][half] = 0.9
     probabilities[CEMENT][cover(GRID, rod((-36.0, -10.0, 0.0), (-2.0, -10.0, 0.0), 6.0)) > 0] = probability
-    screws = screws_in(rods, ct, region(probabilities))
+    screws = screws_in(Rods(core=rods, rimmed=rods), ct, region(probabilities))
     assert screws[rods].all() if is_screw else not screws.any()
 
 
 def test_no_rods_are_no_screws() -> None:
     ct = Volume(hu=np.full(SCAN.shape, 50, dtype=np.int16), geometry=SCAN)
-    assert not screws_in(np.zeros(SCAN.shape, dtype=bool), ct, region(answer())).any()
+    nothing = np.zeros(SCAN.shape, dtype=bool)
+    assert not screws_in(Rods(core=nothing, rimmed=nothing), ct, region(answer())).any()
+
+
+def test_a_speck_denser_than_the_rest_is_cement_wherever_it_lies() -> None:
+    """Grains of opacifier in a leak."""
+    leak = cover(SCAN, ball(6.0, (-20.0, -10.0, 0.0))) > 0.5
+    core, rim = (cover(SCAN, ball(radius, (-20.0, -10.0, 0.0))) > 0.5 for radius in (1.5, 3.5))
+    ct = Volume(hu=np.where(core, 5100, np.where(leak, 2800, 50)).astype(np.int16), geometry=SCAN)
+    probabilities = answer(cement=(cover(GRID, ball(7.0, (-20.0, -10.0, 0.0))) > 0.2, 0.8))
+    assert not screws_in(Rods(core=core, rimmed=rim), ct, region(probabilities)).any()
