@@ -82,6 +82,13 @@ class Geometry:
         at = np.rint(self.to_index(points_lps)).astype(np.int64)
         return at, np.asarray(((at >= 0) & (at < self.shape)).all(axis=1))
 
+    def nearest_within(self, points_lps: Points) -> tuple[npt.NDArray[np.int64], ...]:
+        """With what to read an array of this grid at (n, 3) LPS mm: the nearest voxel, beyond the grid the nearest one
+        at its border; three of (n,).
+        """
+        at = np.rint(self.to_index(points_lps)).astype(np.int64)
+        return tuple(np.clip(at, 0, np.array(self.shape) - 1).T)
+
     def corners_lps_mm(self) -> Points:
         """LPS mm of the eight corner voxels' centres; (8, 3)."""
         return self.to_lps(np.array(list(product(*((0, n - 1) for n in self.shape)))))

@@ -204,9 +204,8 @@ def _most_in_one_bone(pieces: npt.NDArray[np.integer], where: npt.NDArray[np.int
     """How many voxels of each piece, numbers (n,) at flat indices (n,) of `grid`, lie in the bone that holds most of
     it, as the fine pass sees bones with cement in view; the canal counts with the sacrum.
     """
-    place, _ = region.geometry.nearest(grid.to_lps(np.stack(np.unravel_index(where, grid.shape), axis=-1)))
-    at = tuple(np.clip(place, 0, np.array(region.geometry.shape) - 1).T)
-    bone = region.probabilities[(slice(None, CEMENT), *at)].argmax(axis=0)
+    at = region.geometry.nearest_within(grid.to_lps(np.stack(np.unravel_index(where, grid.shape), axis=-1)))
+    bone = region.probabilities[:CEMENT].argmax(axis=0)[at]
     bone[bone == Structure.SACRAL_CANAL] = Structure.SACRUM
     held = np.bincount(pieces * CEMENT + bone, minlength=CEMENT * (int(pieces.max(initial=0)) + 1))
     return np.asarray(held.reshape(-1, CEMENT)[:, Structure.SACRUM:].max(axis=1))
@@ -350,10 +349,8 @@ def _beside_sacrum(body: Mask, anatomy: LabelMap, grid: Geometry) -> Box | None:
 
 def _in_sacrum(anatomy: LabelMap, points: npt.NDArray[np.float64], wanted: Mask) -> Mask:
     """Which of the `wanted` (n,) of (n, 3) LPS mm lie in the sacrum; (n,)."""
-    index = np.rint(anatomy.geometry.to_index(points[wanted])).astype(np.int64)
-    at = tuple(np.clip(index, 0, np.array(anatomy.geometry.shape) - 1).T)
     sacral = np.zeros(len(points), dtype=bool)
-    sacral[wanted] = anatomy.labels[at] == Structure.SACRUM
+    sacral[wanted] = anatomy.labels[anatomy.geometry.nearest_within(points[wanted])] == Structure.SACRUM
     return sacral
 
 

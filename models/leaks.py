@@ -211,11 +211,9 @@ def _backed(cement: Cement, limits: LeakLimits) -> Mask:
     filled = np.zeros(cement.geometry.shape, dtype=np.bool_)
     filled[tuple(cement.index.T)] = True
     backed = np.zeros(len(cement.index), dtype=np.bool_)
-    last = np.array(cement.geometry.shape) - 1
     for depth in (limits.beneath_mm, limits.beneath_mm + 1.0):
         probe = cement.points - cement.outward * (cement.bone_mm + depth)[:, None]
-        at = np.clip(np.rint(cement.geometry.to_index(probe)).astype(np.int64), 0, last)
-        backed |= filled[tuple(at.T)]
+        backed |= filled[cement.geometry.nearest_within(probe)]
     return backed
 
 

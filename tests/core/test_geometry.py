@@ -117,3 +117,4 @@ def test_the_nearest_voxel_of_a_place_is_found_and_told_from_one_beyond_the_grid
     at, inside = grid.nearest(grid.to_lps(wanted + 0.4))
     assert np.array_equal(at, wanted)
     assert inside.tolist() == [True, True, False, False]
+    assert np.array_equal(np.stack(grid.nearest_within(grid.to_lps(wanted + 0.4)), axis=-1), np.clip(wanted, 0, last))
