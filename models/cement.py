@@ -17,6 +17,7 @@ from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.canal import sacral_frame
 from sacroleak.models.columns import Origin, columns_in, needles_in
 from sacroleak.models.distance import DistanceField, Distances, indices_of, near_mm, signed_near
+from sacroleak.models.faint import FAINT_MM, WEAK_HU, faint_in
 from sacroleak.models.label_grids import box_on
 from sacroleak.models.near import Near
 from sacroleak.models.resample import Field, sample_points
@@ -277,6 +278,9 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
         (distance < -MARROW_MM) & (values > max(MARROW_SHARE * level, SUSPECT_HU)))
     no_metal = (metal_p <= METAL_DOUBT) | (metal_p <= cement_p)
     found |= _columns(ct, anatomy, bright, found, loose & no_metal & ~rods & ~screw, level)
+    if level <= WEAK_HU:
+        body = bright.pieces((distance > FAINT_MM) & ~found & ~rods)
+        found |= faint_in(bright.where, cement_p, body, level=level, anatomy=anatomy, ct=ct)
     found &= bone | _upper_half(bright, found, level, ct.geometry)
     cement = bright.paint(found)
     return cement, metal & ~cement

@@ -22,7 +22,7 @@ from sacroleak.training.simulation.case import Case
 
 SEGMENTED_BY = ("networks.py", "near.py", "cement.py", "columns.py", "rods.py", "canal.py", "distance.py", "guessed.py",
                 "mirror.py", "under.py", "metal.py", "locate.py", "resample.py", "intensity.py", "runtime.py",
-                "int8.py", "effort.py", "segmentation.py")
+                "int8.py", "effort.py", "segmentation.py", "faint.py")
 """Files of the models' room that decide what is seen of a scan."""
 
 
