@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from sacroleak.core.dicom_elements import (
     plain_elements,
 )
 from sacroleak.core.errors import SeriesError
+from sacroleak.core.silence import Shared, silent
 
 Triple = tuple[float, float, float]
 Numbers = tuple[float, ...]
@@ -41,7 +40,6 @@ TAGS = {
 }  # fmt: skip
 """All that is read of a header, under the names of DICOM PS3.6 chapter 6."""
 _WANTED = frozenset(TAGS.values())
-_TALKATIVE = ("pydicom", "openjpeg", "pylibjpeg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,24 +92,25 @@ class SliceHeader:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom and its decoders silent: warnings and log lines quote header values, which may be patient text."""
+def _any_values() -> Iterator[None]:
     from pydicom import config  # 0.4 s: most files need none of it
 
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    before = [(logger.propagate, logger.handlers) for logger in loggers]
     mode = config.settings.reading_validation_mode
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config.settings.reading_validation_mode = config.IGNORE
-        for logger in loggers:
-            logger.propagate, logger.handlers = False, [logging.NullHandler()]
-        try:
-            yield
-        finally:
-            config.settings.reading_validation_mode = mode
-            for logger, (propagate, handlers) in zip(loggers, before, strict=True):
-                logger.propagate, logger.handlers = propagate, handlers
+    config.settings.reading_validation_mode = config.IGNORE
+    try:
+        yield
+    finally:
+        config.settings.reading_validation_mode = mode
+
+
+_unvalidated = Shared(_any_values)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom and its decoders silent, and let it take values that are none of the kind they should be."""
+    with silent(), _unvalidated():
+        yield
 
 
 def read_header(path: Path) -> SliceHeader | None:

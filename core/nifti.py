@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import warnings
 import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from sacroleak.core.errors import GeometryError, SeriesError
 from sacroleak.core.geometry import Affine, Geometry, Shape
 from sacroleak.core.nifti_write import RAS_FROM_LPS
+from sacroleak.core.silence import silent
 from sacroleak.core.volume import Volume
 
 if TYPE_CHECKING:
@@ -55,16 +55,14 @@ def _header(path: Path) -> tuple[Header, ArrayProxy]:
     """The header, and the proxy that alone knows offset and scaling: nibabel empties them in the header."""
     import nibabel as nib  # 0.2 s, and pydicom's 0.4 s besides: scans that come as DICOM need none of it
     from nibabel.arrayproxy import ArrayProxy
-    from nibabel.imageglobals import LoggingOutputSuppressor
 
     if path.stat().st_size == 0:
         raise SeriesError("the file is empty")
-    with warnings.catch_warnings(), LoggingOutputSuppressor():  # nibabel prints repairs of odd headers
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with silent():  # nibabel prints repairs of odd headers
             image = nib.load(path, mmap=False)
-        except Exception:  # noqa: BLE001 - nibabel raises nearly every error on damaged headers, path included
-            raise SeriesError("the file is not a readable NIfTI image: damaged or cut short") from None
+    except Exception:  # noqa: BLE001 - nibabel raises nearly every error on damaged headers, path included
+        raise SeriesError("the file is not a readable NIfTI image: damaged or cut short") from None
     header, proxy = image.header, getattr(image, "dataobj", None)
     if not isinstance(header, nib.Nifti1Header) or not isinstance(proxy, ArrayProxy):  # NIfTI-2 headers are among them
         raise SeriesError("the file is not a NIfTI image")
