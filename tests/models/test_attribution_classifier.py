@@ -110,4 +110,6 @@ def test_without_cement_there_is_nothing_to_judge(scan: Segmentation) -> None:
     empty = cement_at()
     found = attribute(empty, LIMITS, classifier(Site.OTHER, 0.5))
     assert not found.leak_present
-    assert found.notes == ()
+    (note,) = found.notes
+    assert "No cement was found" in note
+    assert "800 HU" in note
