@@ -26,8 +26,6 @@ from sacroleak.models.segmentation import Segmentation
 INSIDE_MM, DOUBTED, HARDLY_MM = 0.5, 0.5, 1.0
 """What is said against a part that the classifier drops: how deep in the bone its mirror image lies, below which mean
 probability of cement, and how little beyond what contour noise explains. They decide nothing."""
-
-
 WEAKEST_HU = 800
 """Of 18 scans of another maker with cement of less (90th percentile of its voxels) 13 had hardly any of it found, of 30
 with cement of up to 1,100 HU 4."""

@@ -280,7 +280,7 @@ def delineate(ct: Volume, anatomy: LabelMap, bright: Bright) -> tuple[Mask, Mask
     found |= _columns(ct, anatomy, bright, found, loose & no_metal & ~rods & ~screw, level)
     if level <= WEAK_HU:
         body = bright.pieces((distance > FAINT_MM) & ~found & ~rods)
-        found |= faint_in(bright.where, cement_p, body, level=level, anatomy=anatomy, ct=ct)
+        found |= faint_in(bright.points, cement_p, body, level=level, anatomy=anatomy, ct=ct)
     found &= bone | _upper_half(bright, found, level, ct.geometry)
     cement = bright.paint(found)
     return cement, metal & ~cement

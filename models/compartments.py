@@ -24,6 +24,7 @@ from sacroleak.models.distance import (
     membership,
     near_field,
     outside_distance,
+    shell,
     signed_distance,
 )
 from sacroleak.models.limits import CompartmentLimits
@@ -209,7 +210,7 @@ def compartments(
     bone = part == Structure.SACRUM
     hips = [near_field(outside_distance, part == hip, grid, limits.joint_side_mm)
             for hip in (Structure.HIP_LEFT, Structure.HIP_RIGHT)]
-    surface = indices_of(_shell(labels[around] == Structure.SACRUM)) + [side.start for side in around]
+    surface = indices_of(shell(labels[around] == Structure.SACRUM)) + [side.start for side in around]
     return Compartments(
         frame=frame, limits=limits, bone=LabelMap(labels=labels, geometry=anatomy.geometry),
         sacrum=signed_distance(bone, grid, smooth_mm=SMOOTH_MM),
@@ -228,14 +229,6 @@ def _fill_holes(labels: Codes) -> None:
     faces = [np.take(parts, side, axis=axis) for axis in range(3) for side in (0, -1)]
     open_parts = np.unique(np.concatenate([face.ravel() for face in faces]))
     labels[~np.isin(parts, open_parts) & (labels == Structure.BACKGROUND)] = Structure.SACRUM
-
-
-def _shell(mask: Mask) -> Mask:
-    """Voxels of the mask with an empty neighbour along an axis."""
-    inner = mask.copy()
-    for axis in range(3):
-        inner &= np.roll(mask, 1, axis=axis) & np.roll(mask, -1, axis=axis)
-    return mask & ~inner
 
 
 def _window(start: list[int], stop: list[int]) -> Box:

@@ -201,6 +201,14 @@ def grown(mask: Mask, voxels: int) -> Mask:
     return mask
 
 
+def shell(mask: Mask) -> Mask:
+    """Voxels of the mask with an empty neighbour along an axis, in a box one voxel wider than it."""
+    inner = mask.copy()
+    for axis in range(3):
+        inner &= np.roll(mask, 1, axis=axis) & np.roll(mask, -1, axis=axis)
+    return mask & ~inner
+
+
 def marked(points: Points, geometry: Geometry) -> Mask:
     """The voxels of a grid in which any of (n, 3) LPS mm lie; what lies beyond it is left out."""
     at, inside = geometry.nearest(points)

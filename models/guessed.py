@@ -10,14 +10,13 @@ from __future__ import annotations
 import cc3d
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_erosion, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from sacroleak.core.geometry import Box, Geometry, box_where
 from sacroleak.core.structures import Structure
 from sacroleak.core.volume import LabelMap
-from sacroleak.models.canal import sacral_frame
 from sacroleak.models.distance import Indices, Mask, indices_of, near_mm, signed_near
-from sacroleak.models.mirror import SEEN_HU, Mirror, fitted_mirror
+from sacroleak.models.mirror import SEEN_HU, sacral_mirror
 from sacroleak.models.resample import Field
 
 Labels = npt.NDArray[np.generic]
@@ -95,7 +94,8 @@ def _told_by_mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> tuple[Indice
     """
     labels, grid = anatomy.labels, anatomy.geometry
     index = indices_of(guessed & (labels != Structure.SACRAL_CANAL))
-    mirror = _mirror(anatomy, guessed, hu) if len(index) else None
+    seen = ~guessed & (hu > SEEN_HU)
+    mirror = sacral_mirror(anatomy, lambda at: seen[tuple(at.T)]) if len(index) else None
     if mirror is None:
         return index[:0], index[:0]
     images = mirror.image(grid.to_lps(index))
@@ -126,17 +126,6 @@ def _with_core(index: Indices, core: Mask) -> Mask:
     mask[places] = True
     pieces = cc3d.connected_components(mask, connectivity=6)[places]
     return np.isin(pieces, np.unique(pieces[core]))
-
-
-def _mirror(anatomy: LabelMap, guessed: Mask, hu: Field) -> Mirror | None:
-    """The mirror that brings the sacrum's seen surface onto itself; None if too little is seen, or it does not fit."""
-    sacrum = anatomy.labels == Structure.SACRUM
-    box = box_where(sacrum, np.ones(3))
-    if box is None:
-        return None
-    surface = sacrum[box] & ~binary_erosion(sacrum[box]) & ~guessed[box] & (hu[box] > SEEN_HU)
-    points = anatomy.geometry.to_lps(indices_of(surface) + [s.start for s in box])
-    return fitted_mirror(points, sacral_frame(anatomy))
 
 
 def _bone(labels: Labels) -> Mask:

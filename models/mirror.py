@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from sacroleak.core.geometry import Points
-from sacroleak.models.canal import SacralFrame
+from sacroleak.core.geometry import Points, box_where
+from sacroleak.core.structures import Structure
+from sacroleak.core.volume import LabelMap, Volume
+from sacroleak.models.canal import SacralFrame, sacral_frame
+from sacroleak.models.distance import Indices, Mask, indices_of, shell
 
 SEEN_HU = -300.0
 """Darker than any tissue: beyond the scan, air, or gas."""
+AIR_HU = -1024.0
 FIT_POINTS, FIT_SHARE, FIT_TURNS = 4000, 0.7, 25
 """Points of the surface that the mirror is fitted to, the share of them that fits best and alone counts, and turns."""
 FEWEST_POINTS = 300
@@ -61,3 +66,23 @@ def fitted_mirror(points: Points, frame: SacralFrame) -> Mirror | None:
         if np.abs(mirror.image(points) - last.image(points)).max() < 0.05:
             break
     return mirror if float(np.median(tree.query(mirror.image(points))[0])) <= WORST_FIT_MM else None
+
+
+def sacral_mirror(anatomy: LabelMap, seen: Callable[[Indices], Mask]) -> Mirror | None:
+    """The mirror that brings what is `seen` of the sacrum's outermost voxels, asked by (n, 3) index into the anatomy,
+    onto itself; None without a sacrum, if too little of it is seen, or if it does not fit.
+    """
+    sacrum = anatomy.labels == Structure.SACRUM
+    box = box_where(sacrum, 1)
+    if box is None:
+        return None
+    index = indices_of(shell(sacrum[box])) + [side.start for side in box]
+    return fitted_mirror(anatomy.geometry.to_lps(index[seen(index)]), sacral_frame(anatomy))
+
+
+def nearest_hu(ct: Volume, points: Points) -> npt.NDArray[np.float32]:
+    """HU of the voxel nearest to each of (n, 3) LPS mm, AIR_HU beyond the scan; (n,)."""
+    at, inside = ct.geometry.nearest(points)
+    hu = np.full(len(points), AIR_HU, dtype=np.float32)
+    hu[inside] = ct.hu[tuple(at[inside].T)]
+    return hu

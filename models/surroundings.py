@@ -17,7 +17,7 @@ from sacroleak.core.structures import Structure
 from sacroleak.core.volume import Volume
 from sacroleak.models.compartments import Compartments
 from sacroleak.models.distance import FAR_MM, Distances, Mask, marked, near_mm
-from sacroleak.models.mirror import SEEN_HU, Mirror, fitted_mirror
+from sacroleak.models.mirror import SEEN_HU, Mirror, fitted_mirror, nearest_hu
 
 NEAR_MM, WIDE_MM = 5.0, 17.0
 """Half sides of the cubes in which bone is counted: as wide as Gaussians of 3 and 10 mm."""
@@ -91,7 +91,7 @@ class Surroundings:
     def _told(self, points: Points) -> Mask:
         """Which of (n, 3) LPS mm are seen in the scan and do not lie beside cement; (n,)."""
         at, inside = self.grid.nearest(points)
-        told = _seen(self.ct, points) & inside
+        told = (nearest_hu(self.ct, points) > SEEN_HU) & inside
         told[told] = ~self.beside[tuple(at[told].T)]
         return told
 
@@ -112,13 +112,6 @@ def surroundings(spaces: Compartments, cement: Points, ct: Volume) -> Surroundin
         np.cumsum(sums, axis=axis, out=sums)
     beside = near_mm(marked(cement, grid), grid, BESIDE_MM) <= BESIDE_MM
     shell = np.asarray(spaces.surface.data)
-    shell = shell[_seen(ct, shell) & ~beside[tuple(grid.nearest(shell)[0].T)]]
+    shell = shell[(nearest_hu(ct, shell) > SEEN_HU) & ~beside[tuple(grid.nearest(shell)[0].T)]]
     return Surroundings(spaces=spaces, ct=ct, sums=sums, beside=beside, seen=cKDTree(shell) if len(shell) else None,
                         mirror=fitted_mirror(shell, spaces.frame))
-
-
-def _seen(ct: Volume, points: Points) -> Mask:
-    """Which of (n, 3) LPS mm lie in the scan, in no air; (n,)."""
-    at, seen = ct.geometry.nearest(points)
-    seen[seen] = ct.hu[tuple(at[seen].T)] > SEEN_HU
-    return seen

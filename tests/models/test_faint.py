@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sacroleak.core.geometry import Geometry
 from sacroleak.core.volume import LabelMap, Volume
 from sacroleak.models.cement import Bright, delineate
 from sacroleak.models.faint import faint_in
-from tests.phantoms import Pose, Shape, alar_cement, anatomy, ball, front_y
+from sacroleak.models.segmentation import Segmentation
+from tests.phantoms import Pose, Shape, alar_cement, anatomy, ball, front_y, mirrored, tube
 
 POSE = Pose()
 SOFT_HU, LEVEL_HU, FAINT_HU = 50.0, 850.0, 600.0
@@ -23,8 +23,8 @@ def before_the_bone(left_mm: float, *, gap_mm: float = 1.5, radius_mm: float = 2
     return ball((left_mm, front_y(Z_MM, left_mm) - gap_mm - radius_mm, Z_MM), radius_mm)
 
 
-def scan_of(*balls: Shape, hu: float = FAINT_HU, turned: bool = False) -> tuple[LabelMap, Volume, list[np.ndarray]]:
-    """Bones, a scan on their grid with the balls, and where these are; `turned`: the patient in a mirror."""
+def scan_of(*balls: Shape, hu: float = FAINT_HU) -> tuple[LabelMap, Volume, list[np.ndarray]]:
+    """Bones, a scan on their grid with the balls, and where these are."""
     bones = anatomy(POSE)
     grid = bones.geometry
     own = POSE.to_own(grid.to_lps(np.argwhere(np.ones(grid.shape, dtype=np.bool_))))
@@ -32,11 +32,6 @@ def scan_of(*balls: Shape, hu: float = FAINT_HU, turned: bool = False) -> tuple[
     values = np.full(grid.shape, SOFT_HU, dtype=np.int16)
     for mask in inside:
         values[mask] = hu
-    if turned:
-        affine = grid.affine.copy()
-        affine[0] *= -1
-        mirrored = Geometry(affine=affine, shape=grid.shape)
-        return (LabelMap(labels=bones.labels, geometry=mirrored), Volume(hu=values, geometry=mirrored), inside)
     return bones, Volume(hu=values, geometry=grid), inside
 
 
@@ -47,11 +42,15 @@ def share_taken(*balls: Shape, likely: float = 0.1, level: float = LEVEL_HU, hu:
     start, stop, _ = seen.indices(ct.hu.shape[0])
     part = ct.crop((start, 0, 0), (stop, *ct.hu.shape[1:]))
     mask = inside[0][start:stop]
-    where = np.flatnonzero(mask)
-    assert len(where)
-    taken = faint_in(where, np.full(len(where), likely, dtype=np.float32), np.ones(len(where), dtype=np.int64),
-                     level=level, anatomy=bones, ct=part)
-    return float(taken.mean())
+    assert mask.any()
+    return float(taken(mask, bones, part, likely=likely, level=level).mean())
+
+
+def taken(mask: np.ndarray, bones: LabelMap, ct: Volume, *, likely: float = 0.1, level: float = LEVEL_HU) -> np.ndarray:
+    """Which voxels of `mask`, one body, are called cement; (n,)."""
+    index = np.argwhere(mask)
+    return faint_in(ct.geometry.to_lps(index), np.full(len(index), likely, dtype=np.float32),
+                    np.ones(len(index), dtype=np.int64), level=level, anatomy=bones, ct=ct)
 
 
 def test_it_is_taken_where_the_other_side_has_nothing() -> None:
@@ -67,7 +66,13 @@ def test_what_the_networks_exclude_is_left() -> None:
     assert share_taken(before_the_bone(HALF_WIDTH_MM), likely=0.03) == 0.0
 
 
-def test_what_is_far_off_thin_small_or_denser_than_the_cement_is_left() -> None:
+def test_what_is_thin_is_left_however_long() -> None:
+    ends = [(x, front_y(Z_MM, x) - 3.0, Z_MM) for x in (14.0, 38.0)]
+    assert share_taken(tube(ends, 5.0)) == 1.0
+    assert share_taken(tube([(x, front_y(Z_MM, 14.0) - 3.0, Z_MM) for x in (14.0, 54.0)], 1.2)) == 0.0
+
+
+def test_what_is_far_off_small_or_denser_than_the_cement_is_left() -> None:
     assert share_taken(before_the_bone(HALF_WIDTH_MM, gap_mm=4.0)) == 0.0
     assert share_taken(before_the_bone(HALF_WIDTH_MM, radius_mm=1.0)) == 0.0
     assert share_taken(before_the_bone(HALF_WIDTH_MM), hu=1.0 + 2 * LEVEL_HU) == 0.0
@@ -100,7 +105,7 @@ def test_only_beside_weak_cement(level: float, expected: bool) -> None:
 
 
 def test_a_patient_seen_in_a_mirror_has_the_same_leak() -> None:
-    bones, ct, (leak,) = scan_of(before_the_bone(HALF_WIDTH_MM), turned=True)
-    where = np.flatnonzero(leak)
-    assert faint_in(where, np.full(len(where), 0.1, dtype=np.float32), np.ones(len(where), dtype=np.int64),
-                    level=LEVEL_HU, anatomy=bones, ct=ct).all()
+    bones, ct, (leak,) = scan_of(before_the_bone(HALF_WIDTH_MM))
+    other = mirrored(Segmentation(anatomy=bones, cement=LabelMap(labels=leak, geometry=ct.geometry), ct=ct,
+                                  start=(0, 0, 0), metal_ml=0.0, sacrum_coverage=1.0))
+    assert taken(leak, other.anatomy, other.ct).all()
